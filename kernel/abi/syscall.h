@@ -1,0 +1,74 @@
+/*
+ * kernel/abi/syscall.h: numbers and structures of system calls; their meaning is in kernel/proc/SYSCALLS.md.
+ *
+ * Promise: numbers are never reused; structures only grow at their end.
+ * Used by: kernel/proc and userland alike.
+ */
+#ifndef ABI_SYSCALL_H
+#define ABI_SYSCALL_H
+
+#include <stdint.h>
+
+enum syscall_number {
+    SYS_EXIT = 0,
+    SYS_CONSOLE_WRITE = 1,
+    SYS_CONSOLE_READ = 2,
+    SYS_WAIT = 3,
+    SYS_CLOCK = 4,
+    SYS_GENERATION = 5,
+    SYS_COMMIT = 6,
+    SYS_RANDOM = 7,
+    SYS_STATS = 8,
+    SYS_POWER = 9,
+    SYS_DISCARD = 10,
+    SYS_EXEC_WRITE = 11,
+    SYS_RESUME_COUNT = 12,
+    SYS_SPACE_TEST = 13,
+    SYS_COUNT
+};
+
+enum syscall_error {
+    ERR_OK = 0,
+    ERR_INVAL = -1,  /* an argument makes no sense */
+    ERR_FAULT = -2,  /* a pointer leaves the caller's regions */
+    ERR_NOSYS = -3,  /* no such call */
+    ERR_NOMEM = -4,  /* a limit of the process or the machine */
+    ERR_TIMEOUT = -5,
+    ERR_AGAIN = -6,  /* nothing to read now */
+};
+
+enum clock_id { CLOCK_MONO_NS = 0, CLOCK_WALL_NS = 1 };
+enum wait_bits { WAIT_CONSOLE_IN = 1, WAIT_CONSOLE_OUT = 2, WAIT_RESUMED = 4 };
+enum power_kind { POWER_OFF = 0, POWER_RESET = 1 };
+
+#define WAIT_FOREVER UINT64_MAX
+
+struct machine_stats {
+    uint64_t generation;       /* newest durable */
+    uint64_t epoch;            /* running now */
+    uint64_t resume_count;
+    uint64_t mono_ns;
+    uint64_t frames_total;     /* of 4096 bytes */
+    uint64_t frames_free;
+    uint64_t pages_dirty;
+    uint64_t pages_resident;
+    uint64_t faults;           /* page faults of user programs and of the kernel for them */
+    uint64_t pages_copied;     /* copied since a frozen version was not yet on disk */
+    uint64_t commits;
+    uint64_t commit_pages;     /* data pages written by commits */
+    uint64_t commit_ns_last;   /* freeze to durable */
+    uint64_t freeze_cycles_last; /* TSC difference; guest instructions under -icount shift=0 */
+    uint64_t freeze_cycles_max;
+    uint64_t write_fault_cycles; /* sum over first writes */
+    uint64_t write_fault_count;
+    uint64_t write_fault_cycles_max;
+    uint64_t near_reads;       /* blocks */
+    uint64_t near_writes;
+    uint64_t far_reads;
+    uint64_t far_requests;
+    uint64_t near_blocks_total;
+    uint64_t near_blocks_free;
+    uint64_t boot_cycles;      /* kernel entry to the first console read that had to wait */
+};
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * kernel/lib/lib.h: strings, formatting, log, panic. Freestanding; the store uses it on the host, too.
+ *
+ * memcpy, memmove, memset, memcmp, strlen as C has them (the compiler calls them).
+ */
+#ifndef LIB_LIB_H
+#define LIB_LIB_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+void *memcpy(void *to, const void *from, size_t size);
+void *memmove(void *to, const void *from, size_t size);
+void *memset(void *to, int byte, size_t size);
+int memcmp(const void *a, const void *b, size_t size);
+size_t strlen(const char *text);
+int strcmp(const char *a, const char *b);
+int strncmp(const char *a, const char *b, size_t size);
+
+int page_is_zero(const void *page); /* 4096 bytes, aligned */
+
+/* %s %c %d %u %x %p %% with width, 0, -, l, ll, z, and %.*s; returns the length that it wanted; always ends with NUL. */
+int format(char *buffer, size_t size, const char *template, ...) __attribute__((format(printf, 3, 4)));
+int format_list(char *buffer, size_t size, const char *template, va_list arguments);
+
+enum log_level { LOG_NOTICE = 1, LOG_DEBUG = 2 };
+struct log_sink {
+    void (*write)(const char *text, size_t length);
+    _Noreturn void (*panic)(const char *text); /* never returns; has said the text already through panic_write */
+    void (*panic_write)(const char *text, size_t length);
+    uint64_t (*now_ns)(void);
+};
+void log_set_sink(const struct log_sink *sink, enum log_level level);
+void log_print(enum log_level level, const char *template, ...) __attribute__((format(printf, 2, 3)));
+#define notice(...) log_print(LOG_NOTICE, __VA_ARGS__)
+#define debug(...) log_print(LOG_DEBUG, __VA_ARGS__)
+
+_Noreturn void panic(const char *template, ...) __attribute__((format(printf, 1, 2)));
+/* A broken invariant, in every build. */
+#define check(condition) \
+    do { \
+        if (!(condition)) \
+            panic("%s:%d: broken: %s", __FILE__, __LINE__, #condition); \
+    } while (0)
+
+/* Fixed ring of the last events, always on: cheap enough for the fault path. */
+enum { TRACE_COUNT = 512 };
+void trace(const char *what, uint64_t a, uint64_t b); /* what: a string constant */
+
+/* BLAKE2b (RFC 7693), unkeyed; size is 1 to 64 bytes. */
+void blake2b(uint8_t *hash, size_t hash_size, const void *data, size_t size);
+
+#endif

@@ -1,0 +1,127 @@
+/*
+ * kernel/store/store.h: the persistent tree of pages: open, look up, read verified, commit. Formats: FORMAT.md.
+ *
+ * Promise: the invariants of FORMAT.md. Knows neither hardware nor page tables: all that it needs comes through struct store_env, so it
+ * also builds on the host. Nothing here sleeps; what must wait says -E_AGAIN and calls env->wake later.
+ * Called by: pager (all of it), main.c (store_open), tests/host.
+ */
+#ifndef STORE_H
+#define STORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lib/list.h"
+#include "store/format.h"
+
+enum { STORE_FAR_COUNT_MAX = 8, STORE_IO_PAGES_MAX = 64 };
+
+/* --- what the store needs from below --- */
+enum store_op { STORE_READ, STORE_WRITE, STORE_FLUSH };
+
+struct store_io {
+    enum store_op op;
+    unsigned disk;         /* 0 near, n the n-th far disk that is attached */
+    uint64_t sector;
+    uint32_t page_count;
+    void *page[STORE_IO_PAGES_MAX];
+    void (*done)(struct store_io *io, int status); /* called by the environment, exactly once */
+    void *owner;
+    struct list_node link;
+};
+
+struct store_env {
+    int (*submit)(struct store_io *io);          /* 0 or -E_INVAL/-E_IO; done comes later or at once */
+    void (*poll)(void);                          /* lets completions run; used only while opening */
+    void *(*page_alloc)(int urgent);             /* 4096 bytes, aligned, contents undefined; NULL: none. urgent: may use the commit reserve */
+    void (*page_free)(void *page);
+    void (*wake)(const void *key);               /* what -E_AGAIN on key waited for has happened (success or not) */
+    uint64_t (*now_ns)(void);                    /* monotonic, for deadlines and retries */
+    void (*random)(void *buffer, size_t size);
+    void (*notice)(const char *text);            /* one line for people: damage found, store lost, store back */
+    unsigned disk_count;                         /* near included */
+    uint64_t disk_sectors[1 + STORE_FAR_COUNT_MAX]; /* 0: not attached */
+};
+
+/* --- opening --- */
+struct store_options {
+    int trust_given;
+    uint8_t trust[ROOT_HASH_SIZE];               /* the far root record that may be adopted */
+    uint32_t record_version_max;                 /* refuse generations with a newer record layout */
+};
+
+/*
+ * Finds near's newest valid root; or, where near is blank and the root of disk 1 has the trusted hash, formats near and adopts it
+ * (its first root is durable when this returns). Uses env->poll; the only function that waits.
+ * -E_FOREIGN near is not ours, or far is not the trusted one; -E_VERSION; -E_CORRUPT no valid root; -E_NOENT near blank and nothing
+ * to adopt; -E_IO. Nothing is written in any of these cases. Says why through env->notice.
+ */
+int store_open(const struct store_env *env, const struct store_options *options);
+uint64_t store_generation(void);                 /* of the newest durable root */
+uint64_t store_mono_ns(void);                    /* of that root */
+
+/* --- reading --- */
+struct page_key {
+    uint64_t space;
+    uint64_t page;
+};
+
+/* The pointer of a page in the newest tree (that of a running commit included). 0: *pointer set (not present: zeros). -E_AGAIN: a node
+ * is being read, *key_out is what wake will name. -E_IO, -E_CORRUPT: a node cannot be had now; a later call tries again. */
+int store_lookup(struct page_key key, struct block_ptr_disk *pointer, const void **key_out);
+
+struct store_fetch {
+    struct block_ptr_disk pointer;
+    void *page;                                  /* 4096 bytes; the store's until done */
+    void (*done)(struct store_fetch *fetch, int status); /* 0: verified. -E_IO: no store has it now. -E_CORRUPT: all copies bad */
+    void *owner;
+    struct list_node link;
+    unsigned attempt;
+};
+int store_fetch(struct store_fetch *fetch);      /* 0: done will come. Never calls done before it returns */
+
+/* --- committing: one at a time --- */
+struct store_commit_page {
+    struct page_key key;
+    const void *data;                            /* stable until written() */
+    void *owner;
+};
+
+struct store_commit {
+    uint64_t generation;                         /* store_generation() + 1, or equal to it for a root without new pages */
+    uint64_t wall_ns, mono_ns;
+    uint64_t page_count;                         /* how many next() will give */
+    uint32_t record_version;
+    int (*next)(struct store_commit *commit, struct store_commit_page *page); /* 1: page set; 0: no more */
+    void (*written)(struct store_commit *commit, struct store_commit_page *page); /* its block is on the disk (not yet flushed) */
+    void (*done)(struct store_commit *commit, int status); /* 0: durable. Else the near store failed: the state in memory
+                                                            is kept and the same epoch can never be lost silently */
+    void *owner;
+};
+
+/* -E_NOSPACE: not enough free blocks even in the worst case: nothing was changed. -E_BUSY: one is running. */
+int store_commit_start(struct store_commit *commit);
+/* Does CPU work for up to `budget` pages or nodes of the running commit and of localising; 1: there is more to do right now, 0: it waits
+ * for completions or has nothing to do. */
+int store_work(unsigned budget);
+int store_commit_running(void);
+int store_has_unsaved_copies(void);              /* localised since the last root: worth a root without pages, when idle */
+
+/* Changes to the tree that have no page data; take effect in the next commit started after the call. -E_LIMIT, -E_AGAIN as above. */
+int store_space_clone(uint64_t from, uint64_t to, const void **key_out);
+int store_space_drop(uint64_t space);
+
+/* Memory: drops clean cached nodes and pages, oldest first; returns how many pages were freed. */
+size_t store_shrink(size_t page_count);
+
+/* --- facts --- */
+struct store_facts {
+    uint64_t generation, sequence;
+    uint64_t near_blocks_total, near_blocks_free;
+    uint64_t near_reads, near_writes, far_reads, far_requests, far_failures, hash_failures;
+    uint64_t cached_nodes;
+    int complete;
+};
+void store_facts(struct store_facts *facts);
+
+#endif
