@@ -26,6 +26,7 @@ void arch_init(const struct arch_handlers *handlers);      /* GDT, TSS, IDT, CPU
 struct thread_registers *arch_user_registers(void);        /* the saved registers of ring 3: what arch_user_run loads */
 _Noreturn void arch_user_run(void);                        /* resets the kernel stack, enters ring 3 */
 void arch_fx_save(void *image);       /* 512 bytes, 16-byte aligned */
+void arch_dump_registers(const struct thread_registers *registers); /* as notices */
 void arch_fx_load(const void *image); /* a bad MXCSR from a record must not fault: masked */
 void arch_idle(void);                 /* sti; hlt; cli: returns after at least one interrupt was handled */
 void arch_idle_poll(void);            /* sti; nop; cli: lets waiting interrupts in, returns at once */

@@ -1,0 +1,23 @@
+/*
+ * kernel/lib/options.h: the words of fw_cfg file opt/revenant/options (kernel/README.md). Called by: main.c, once.
+ */
+#ifndef LIB_OPTIONS_H
+#define LIB_OPTIONS_H
+
+#include <stdint.h>
+
+#include "lib/lib.h"
+
+struct options {
+    uint64_t interval_ms;
+    int relaxed;
+    int test;
+    enum log_level log_level;
+    int trust_given;
+    uint8_t trust[32];
+};
+
+/* Defaults where a word is missing. -E_INVAL: an unknown name, or a value out of range. */
+int options_parse(struct options *options, const char *text);
+
+#endif

@@ -1,0 +1,213 @@
+/*
+ * kernel/main.c: wires everything together, once, and fills the tables of upward calls. Then programs run and this is over.
+ *
+ * Order: memory, CPU, devices, store, pager, programs. Boot is resume: there is nothing else to start.
+ * Called by: the boot stubs in arch (boot/PROTOCOL.md), on the kernel stack, interrupts off.
+ */
+#include "abi/boot_info.h"
+#include "arch/x86_64/arch.h"
+#include "drivers/block.h"
+#include "drivers/clock.h"
+#include "drivers/console.h"
+#include "drivers/drivers.h"
+#include "drivers/entropy.h"
+#include "drivers/fw_cfg.h"
+#include "lib/error.h"
+#include "lib/lib.h"
+#include "lib/options.h"
+#include "mm/frame.h"
+#include "pager/pager.h"
+#include "proc/proc.h"
+#include "store/store.h"
+
+enum { EXIT_PANIC = 0x7f, EXIT_REFUSED = 0x7d, OPTIONS_SIZE = 1024, IO_COUNT = 256 };
+
+extern const char kernel_end[];
+
+static struct boot_info boot;
+static uint64_t mono_base_ns; /* machine time when clock_init ran */
+
+/* --- time: machine time goes on where the generation left it --- */
+
+static uint64_t machine_now_ns(void) { return mono_base_ns + clock_ns(); }
+
+static void machine_timer_arm(uint64_t deadline_ns) {
+    if (deadline_ns != UINT64_MAX)
+        deadline_ns = deadline_ns > mono_base_ns ? deadline_ns - mono_base_ns : 0;
+    clock_timer_arm(deadline_ns);
+}
+
+/* --- log --- */
+
+static _Noreturn void panic_end(const char *text) {
+    (void)text;
+    arch_debug_exit(EXIT_PANIC);
+}
+
+static const struct log_sink log_sink = {voice_write, panic_end, console_panic_write, clock_ns};
+
+/* --- the store's world below: block devices and frames --- */
+
+static struct block_device *disk[1 + STORE_FAR_COUNT_MAX];
+static struct block_request requests[IO_COUNT];
+static struct list_node requests_free, io_waiting;
+
+static void io_start(struct store_io *io);
+
+static void io_done(struct block_request *request, int status) {
+    struct store_io *io = request->owner;
+    list_append(&requests_free, &request->link);
+    io->done(io, status);
+    struct list_node *next = list_empty(&requests_free) ? NULL : list_pop(&io_waiting);
+    if (next != NULL)
+        io_start(list_entry(next, struct store_io, link));
+}
+
+static void io_start(struct store_io *io) {
+    static const enum block_op op[] = {[STORE_READ] = BLOCK_READ, [STORE_WRITE] = BLOCK_WRITE, [STORE_FLUSH] = BLOCK_FLUSH};
+    struct block_request *request = list_entry(list_pop(&requests_free), struct block_request, link);
+    request->op = op[io->op];
+    request->sector = io->sector;
+    request->page_count = io->page_count;
+    for (uint32_t i = 0; i < io->page_count; i++)
+        request->page[i] = io->page[i];
+    request->done = io_done;
+    request->owner = io;
+    int status = block_submit(disk[io->disk], request);
+    if (status != 0)
+        io_done(request, status);
+}
+
+static int store_submit(struct store_io *io) {
+    if (io->disk > STORE_FAR_COUNT_MAX || disk[io->disk] == NULL || io->page_count > BLOCK_PAGES_MAX)
+        return -E_INVAL;
+    if (list_empty(&requests_free))
+        list_append(&io_waiting, &io->link);
+    else
+        io_start(io);
+    return 0;
+}
+
+static void *store_page_alloc(int urgent) {
+    struct frame *frame = frame_alloc(FRAME_STORE, urgent);
+    return frame ? frame_data(frame) : NULL;
+}
+
+static void store_page_free(void *page) { frame_free(frame_of(virt_to_phys(page))); }
+
+static void store_notice(const char *text) { notice("store: %s", text); }
+
+static struct store_env store_env = {
+    .submit = store_submit,
+    .poll = block_poll,
+    .page_alloc = store_page_alloc,
+    .page_free = store_page_free,
+    .wake = proc_wake,
+    .now_ns = clock_ns,
+    .random = entropy_read,
+    .notice = store_notice,
+};
+
+static void disks_find(void) {
+    static char serial[] = "far0";
+    list_init(&requests_free);
+    list_init(&io_waiting);
+    for (unsigned i = 0; i < IO_COUNT; i++)
+        list_append(&requests_free, &requests[i].link);
+    disk[0] = block_device_by_serial("near");
+    if (disk[0] == NULL)
+        panic("there is no virtio disk with serial \"near\"");
+    for (unsigned n = 1; n <= STORE_FAR_COUNT_MAX; n++) {
+        serial[3] = (char)('0' + n);
+        disk[n] = block_device_by_serial(serial);
+    }
+    for (unsigned n = 0; n <= STORE_FAR_COUNT_MAX; n++) {
+        store_env.disk_sectors[n] = disk[n] ? disk[n]->sector_count : 0;
+        if (disk[n])
+            store_env.disk_count = n + 1;
+    }
+}
+
+/* --- tables of upward calls --- */
+
+static const struct arch_handlers arch_handlers = {proc_page_fault, proc_exception, proc_syscall, proc_before_user};
+static const struct console_sink console_sink = {console_take_output, console_give_input, console_input_room_left};
+static const struct pager_hooks pager_hooks = {
+    .freezing = proc_freezing,
+    .durable = proc_durable,
+    .wake = proc_wake,
+    .attention = proc_attention,
+    .now_ns = machine_now_ns,
+    .wall_ns = clock_wall_ns,
+};
+
+/* --- start --- */
+
+static _Noreturn void refuse(const char *what, int status) {
+    notice("%s (error %d): nothing was changed, the machine stops", what, -status);
+    arch_debug_exit(EXIT_REFUSED);
+}
+
+static void memory_start(const struct boot_info *info) {
+    boot = *info;
+    if (boot.magic != BOOT_INFO_MAGIC || boot.version != BOOT_INFO_VERSION)
+        panic("the loader's boot_info is not version %u", BOOT_INFO_VERSION);
+    uint64_t memory_end = frame_early_init(&boot, virt_to_phys(kernel_end));
+    paging_init(memory_end, frame_early_alloc);
+    frame_init();
+}
+
+static void store_start(const struct options *options) {
+    struct store_options store_options = {.record_version_max = RECORD_VERSION, .trust_given = options->trust_given};
+    memcpy(store_options.trust, options->trust, ROOT_HASH_SIZE);
+    int status = store_open(&store_env, &store_options);
+    if (status != 0)
+        refuse("there is no generation to go on from", status);
+    mono_base_ns = store_mono_ns();
+}
+
+static void programs_start(const struct options *options) {
+    const struct pager_options pager_options = {.interval_ns = options->interval_ms * 1000000ull};
+    pager_init(&pager_hooks, &pager_options);
+    const struct proc_env env = {
+        .poll = block_poll,
+        .timer_arm = machine_timer_arm,
+        .now_ns = machine_now_ns,
+        .wall_ns = clock_wall_ns,
+        .random = entropy_read,
+        .output_ready = console_output_ready,
+        .input_room = console_input_room,
+        .output_idle = console_output_idle,
+        .relaxed = options->relaxed,
+        .test = options->test,
+    };
+    int status = proc_resume(&env);
+    if (status != 0)
+        refuse("the newest generation cannot be resumed", status);
+    status = console_init(&console_sink);
+    if (status != 0)
+        panic("no serial console (error %d)", -status);
+    console_output_ready();
+}
+
+_Noreturn void kernel_main(const struct boot_info *info) {
+    memory_start(info);
+    log_set_sink(&log_sink, LOG_NOTICE);
+    arch_init(&arch_handlers);
+    static char text[OPTIONS_SIZE];
+    long size = fw_cfg_read_file("opt/revenant/options", text, sizeof text);
+    struct options options;
+    if (options_parse(&options, size > 0 ? text : "") != 0)
+        panic("options: \"%s\": a word in it is not name=value, or its value is out of range", text);
+    log_set_sink(&log_sink, options.log_level);
+    if (clock_init(proc_attention) != 0)
+        panic("no clock");
+    if (drivers_init(frame_alloc_contiguous) != 0)
+        panic("no devices");
+    entropy_init();
+    disks_find();
+    store_start(&options);
+    programs_start(&options);
+    notice("generation %llu goes on after %llu us", (unsigned long long)store_generation(), (unsigned long long)clock_ns() / 1000);
+    proc_run();
+}

@@ -1,0 +1,58 @@
+/*
+ * kernel/pager/evict.c: frames for pages when memory is short: clean pages go (second chance by the accessed bit), then clean
+ * nodes of the store; when all is dirty, a snapshot makes it clean and the program waits.
+ *
+ * Called by: dirty.c, fault.c. Context: kernel, interrupts off.
+ */
+#include "lib/lib.h"
+#include "pager/internal.h"
+
+enum { EVICT_BATCH = 32 };
+
+const char pager_memory_key;
+
+static void page_drop(struct frame *frame) {
+    list_remove(&frame->link);
+    uint64_t address = frame->page << FRAME_SHIFT;
+    *frame->entry = 0;
+    if (pager.current != NULL && pager.current->id == frame->space)
+        paging_invalidate(address); /* other spaces lose their translations when they are loaded */
+    pager.resident_count--;
+    frame_free(frame);
+}
+
+static int page_is_prepared(const struct frame *frame) {
+    return frame->page >= pager.prepared_start && frame->page < pager.prepared_end && pager.current->id == frame->space;
+}
+
+size_t pager_evict(size_t page_count) {
+    size_t dropped = 0;
+    for (uint64_t tries = pager.resident_count * 2; tries > 0 && dropped < page_count; tries--) {
+        if (list_empty(&pager.clean))
+            break;
+        struct frame *frame = list_entry(pager.clean.next, struct frame, link);
+        if ((*frame->entry & PTE_ACCESSED) || page_is_prepared(frame)) {
+            *frame->entry &= ~(uint64_t)PTE_ACCESSED;
+            list_remove(&frame->link);
+            list_append(&pager.clean, &frame->link);
+            continue;
+        }
+        page_drop(frame);
+        dropped++;
+    }
+    return dropped;
+}
+
+struct frame *page_frame_alloc(const void **key) {
+    struct frame *frame = frame_alloc(FRAME_PAGE, 0);
+    if (frame != NULL)
+        return frame;
+    if (pager_evict(EVICT_BATCH) + store_shrink(EVICT_BATCH) > 0)
+        frame = frame_alloc(FRAME_PAGE, 0);
+    if (frame == NULL) {
+        trace("memory: all dirty", pager.dirty_count, frame_count_free());
+        pager_want_commit();
+        *key = &pager_memory_key;
+    }
+    return frame;
+}

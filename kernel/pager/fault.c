@@ -1,0 +1,184 @@
+/*
+ * kernel/pager/fault.c: page faults of programs, and the same work done ahead for system calls.
+ *
+ * Promise: PAGER_DONE only when the access will succeed; PAGER_BAD has no effect. The way in is one: absent pages come from
+ * the tree through pagein.c, wherever their blocks are.
+ * Called by: proc. Context: kernel, interrupts off.
+ */
+#include "lib/error.h"
+#include "lib/lib.h"
+#include "pager/internal.h"
+
+static uint64_t entry_flags(const struct region_record *region) {
+    return PTE_PRESENT | PTE_USER | (region->access & REGION_EXEC ? 0 : PTE_NX) |
+           (region->access & REGION_WRITE ? PTE_REGION_WRITE : 0);
+}
+
+void page_map(struct space *space, uint64_t address, uint64_t *entry, struct frame *frame) {
+    const struct region_record *region = space_region(space, address);
+    check(region != NULL);
+    *entry = frame_physical(frame) | entry_flags(region);
+    if (frame == pager.zero_frame)
+        return;
+    frame->space = space->id;
+    frame->page = address >> FRAME_SHIFT;
+    frame->entry = entry;
+    list_append(&pager.clean, &frame->link);
+    pager.resident_count++;
+}
+
+/* Maps an absent page: the zero frame at once, anything else after it was loaded. */
+static enum pager_result page_load(struct space *space, uint64_t address, uint64_t *entry, const void **key) {
+    *key = pagein_key(space, address);
+    if (*key != NULL)
+        return PAGER_WAIT;
+    struct block_ptr_disk pointer;
+    int status = store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, &pointer, key);
+    if (status != 0)
+        return status == -E_AGAIN ? PAGER_WAIT : pagein_wait_for_node(space, address, status, key);
+    if (ptr_present(&pointer))
+        return pagein_start(space, address, &pointer, key);
+    page_map(space, address, entry, pager.zero_frame);
+    return PAGER_DONE;
+}
+
+/* The entry of an address with its tables, or NULL: wait for memory. */
+static uint64_t *entry_make(struct space *space, uint64_t address, const void **key) {
+    uint64_t *entry = space_entry(space, address, 1);
+    if (entry != NULL)
+        return entry;
+    struct frame *frame = page_frame_alloc(key); /* makes room, if there is any to make */
+    if (frame == NULL)
+        return NULL;
+    frame_free(frame);
+    pager.hooks->attention();
+    *key = &pager_memory_key;
+    return space_entry(space, address, 1);
+}
+
+static enum pager_result page_make_present(struct space *space, uint64_t address, uint64_t **entry, const void **key) {
+    *entry = entry_make(space, address, key);
+    if (*entry == NULL)
+        return PAGER_WAIT;
+    return **entry & PTE_PRESENT ? PAGER_DONE : page_load(space, address, *entry, key);
+}
+
+static enum pager_result page_resolve(struct space *space, uint64_t address, int write, const void **key) {
+    uint64_t *entry;
+    enum pager_result result = page_make_present(space, address, &entry, key);
+    if (result == PAGER_DONE && write)
+        result = page_make_writable(space, address, entry, key);
+    else if (result == PAGER_DONE)
+        *entry |= PTE_ACCESSED;
+    return result;
+}
+
+/* The most frequent fault: a first write to a mapped page. */
+static enum pager_result fault_first_write(uint64_t address, const void **key) {
+    uint64_t start = arch_cycles();
+    uint64_t *entry = space_entry(pager.current, address, 0);
+    if (entry == NULL || !(*entry & PTE_PRESENT) || !(*entry & PTE_REGION_WRITE))
+        return PAGER_BAD;
+    enum pager_result result = page_make_writable(pager.current, address, entry, key);
+    uint64_t cycles = arch_cycles() - start;
+    pager.write_fault_cycles += cycles;
+    pager.write_fault_count++;
+    if (cycles > pager.write_fault_cycles_max)
+        pager.write_fault_cycles_max = cycles;
+    return result;
+}
+
+enum pager_result pager_fault(uint64_t address, uint64_t error_code, const void **key) {
+    pager.fault_count++;
+    if (address >= USER_END || error_code & FAULT_RESERVED)
+        return PAGER_BAD;
+    if ((error_code & (FAULT_PRESENT | FAULT_WRITE)) == (FAULT_PRESENT | FAULT_WRITE))
+        return fault_first_write(address, key);
+    const struct region_record *region = space_region(pager.current, address);
+    uint32_t access = error_code & FAULT_FETCH ? REGION_EXEC : error_code & FAULT_WRITE ? REGION_WRITE : REGION_READ;
+    if (region == NULL || !(region->access & access))
+        return PAGER_BAD;
+    enum pager_result result = page_resolve(pager.current, address, access == REGION_WRITE, key);
+    paging_invalidate(address);
+    return result;
+}
+
+/* Whether [address, address + size) lies in regions with this access. */
+static int range_is_allowed(uint64_t address, size_t size, uint32_t access) {
+    if (size == 0)
+        return 1;
+    if (address + size < address || address + size > USER_END)
+        return 0;
+    for (uint64_t at = address; at < address + size;) {
+        const struct region_record *region = space_region(pager.current, at);
+        if (region == NULL || (region->access & access) != access)
+            return 0;
+        at = region->end;
+    }
+    return 1;
+}
+
+static void prepared_add(uint64_t address, size_t size) {
+    pager.prepared_start = address >> FRAME_SHIFT;
+    pager.prepared_end = (address + size + FRAME_SIZE - 1) >> FRAME_SHIFT;
+}
+
+enum pager_result pager_user_prepare(uint64_t address, size_t size, int write, const void **key) {
+    if (!range_is_allowed(address, size, write ? REGION_WRITE : REGION_READ))
+        return PAGER_BAD;
+    prepared_add(address, size);
+    for (uint64_t at = address & ~(uint64_t)(FRAME_SIZE - 1); size > 0 && at < address + size; at += FRAME_SIZE) {
+        enum pager_result result = page_resolve(pager.current, at, write, key);
+        if (result != PAGER_DONE)
+            return result;
+    }
+    return PAGER_DONE;
+}
+
+enum pager_result pager_user_discard(uint64_t address, size_t size, const void **key) {
+    if ((address | size) & (FRAME_SIZE - 1) || !range_is_allowed(address, size, REGION_WRITE))
+        return PAGER_BAD;
+    for (uint64_t at = address; at < address + size; at += FRAME_SIZE) {
+        uint64_t *entry = entry_make(pager.current, at, key);
+        if (entry == NULL)
+            return PAGER_WAIT;
+        if (!(*entry & PTE_PRESENT)) {
+            struct block_ptr_disk pointer;
+            int status = store_lookup((struct page_key){pager.current->id, at >> FRAME_SHIFT}, &pointer, key);
+            if (status != 0)
+                return status == -E_AGAIN ? PAGER_WAIT : pagein_wait_for_node(pager.current, at, status, key);
+            if (!ptr_present(&pointer))
+                continue;
+            page_map(pager.current, at, entry, pager.zero_frame); /* owned below: a dirty page of zeros */
+        } else if ((*entry & PTE_ADDRESS) == frame_physical(pager.zero_frame)) {
+            continue;
+        }
+        if (page_own(pager.current, at, entry, key) != PAGER_DONE)
+            return PAGER_WAIT;
+        memset(phys_to_virt(*entry & PTE_ADDRESS), 0, FRAME_SIZE);
+    }
+    return PAGER_DONE;
+}
+
+enum pager_result pager_user_exec_write(uint64_t address, const void *from, size_t size, const void **key) {
+    if (!range_is_allowed(address, size, REGION_EXEC))
+        return PAGER_BAD;
+    uint64_t end = address + size;
+    uint64_t *entry;
+    for (uint64_t at = address & ~(uint64_t)(FRAME_SIZE - 1); at < end; at += FRAME_SIZE) {
+        if (page_make_present(pager.current, at, &entry, key) != PAGER_DONE ||
+            page_own(pager.current, at, entry, key) != PAGER_DONE)
+            return PAGER_WAIT;
+    }
+    arch_user_access_begin();
+    for (uint64_t at = address; at < end;) { /* all are here and dirty: nothing can fail from now on */
+        uint64_t offset = at & (FRAME_SIZE - 1);
+        size_t part = FRAME_SIZE - offset < end - at ? FRAME_SIZE - offset : end - at;
+        entry = space_entry(pager.current, at, 0);
+        memcpy((char *)phys_to_virt(*entry & PTE_ADDRESS) + offset, from, part);
+        from = (const char *)from + part;
+        at += part;
+    }
+    arch_user_access_end();
+    return PAGER_DONE;
+}

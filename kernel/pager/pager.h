@@ -1,0 +1,73 @@
+/*
+ * kernel/pager/pager.h: memory that persists: page-in, dirty tracking, freeze, commit, eviction.
+ *
+ * Every state that a page of a space may have:
+ *
+ *   state      in RAM  mapped       list    meaning
+ *   absent     no      no           -       the tree has it (or nothing: zeros)
+ *   loading    yes     no           -       being fetched and verified (struct pagein)
+ *   zero       -       zero frame   -       the tree has nothing: all such pages share one frame, read-only
+ *   clean      yes     read-only    clean   same as the tree; may be dropped
+ *   dirty      yes     writable     dirty   written in this epoch
+ *   frozen     yes     read-only    frozen  written in the epoch that is being committed; its block is not yet on the disk
+ *   detached   yes     no           frozen  a frozen page whose space has a newer copy; freed when its block is on the disk
+ *
+ * A write takes zero, clean -> dirty (in place, zero by a new frame); frozen -> detached, and a copy is dirty. When its block is written,
+ * frozen -> clean. A freeze takes all dirty -> frozen in O(1): the list is handed over and the epoch raised; "dirty" with an older
+ * epoch than the machine's is frozen. No freeze starts before the commit before it has ended.
+ *
+ * Called by: proc, main.c. Context: kernel, interrupts off. Upward calls through struct pager_hooks.
+ */
+#ifndef PAGER_PAGER_H
+#define PAGER_PAGER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mm/space.h"
+#include "store/store.h"
+
+struct pager_hooks {
+    void (*freezing)(void);                  /* last chance to put state into records of the epoch that ends */
+    void (*durable)(uint64_t generation);    /* a generation is on the disk: release what it holds back */
+    void (*wake)(const void *key);           /* whoever got PAGER_WAIT with this key tries again */
+    void (*attention)(void);                 /* there is work: call pager_work and pager_deadline_ns soon */
+    uint64_t (*now_ns)(void);
+    uint64_t (*wall_ns)(void);
+};
+
+struct pager_options {
+    uint64_t interval_ns; /* between snapshots; 0: only on demand */
+};
+
+/* After store_open. Reads nothing. */
+void pager_init(const struct pager_hooks *hooks, const struct pager_options *options);
+
+enum pager_result { PAGER_DONE = 0, PAGER_WAIT = 1, PAGER_BAD = 2 };
+
+/* Resolves a fault of the current space. PAGER_WAIT: *key is what hooks->wake will name. PAGER_BAD: the program may not do that. */
+enum pager_result pager_fault(uint64_t address, uint64_t error_code, const void **key);
+/* Makes a range of the current space resident (and dirty, for write), so that the kernel may touch it until it returns to ring 3. */
+enum pager_result pager_user_prepare(uint64_t address, size_t size, int write, const void **key);
+/* Whole pages become zero. */
+enum pager_result pager_user_discard(uint64_t address, size_t size, const void **key);
+/* Copies from a prepared range into pages of an exec region, which ring 3 cannot write. */
+enum pager_result pager_user_exec_write(uint64_t address, const void *from, size_t size, const void **key);
+
+void pager_switch(struct space *space); /* makes it current: protects it for this epoch, loads CR3 */
+
+/* Pages of space 0. Loaded ones stay. */
+enum pager_result pager_record_load(uint32_t page, const void **key);
+const void *pager_record(uint32_t page);    /* must be loaded */
+void *pager_record_write(uint32_t page);    /* the same, made dirty in this epoch; valid until the next freeze */
+
+uint64_t pager_epoch(void);
+uint64_t pager_durable(void);               /* newest durable generation */
+void pager_want_commit(void);               /* a snapshot as soon as possible, even of nothing */
+int pager_work(unsigned budget);            /* a slice of background work; 1: more to do right now */
+uint64_t pager_deadline_ns(void);           /* when pager_work has to be called next; UINT64_MAX: after an event */
+
+struct machine_stats;
+void pager_stats(struct machine_stats *stats);
+
+#endif

@@ -1,0 +1,84 @@
+/*
+ * kernel/pager/record.c: the pages of space 0, which the kernel reads and writes through the direct map.
+ *
+ * Promise: a page that was loaded stays in RAM; pager_record_write marks before it gives the address, since no page fault guards the
+ * direct map. Called by: proc. Context: kernel, interrupts off.
+ */
+#include "abi/record.h"
+#include "lib/lib.h"
+#include "pager/internal.h"
+
+enum { RECORD_PAGE_COUNT = RECORD_THREAD_PAGE + RECORD_THREAD_PAGE_COUNT };
+
+static struct frame *record_frame[RECORD_PAGE_COUNT];
+
+struct record_load {
+    struct store_fetch fetch;
+    struct frame *frame;
+    int busy;
+};
+static struct record_load load; /* one at a time: records are read once, at the start */
+
+static void record_loaded(struct store_fetch *fetch, int status) {
+    if (status == 0)
+        record_frame[load.frame->page] = load.frame;
+    else
+        frame_free(load.frame);
+    load.busy = 0;
+    (void)fetch;
+    pager.hooks->wake(&load);
+}
+
+static struct frame *record_frame_new(uint32_t page) {
+    struct frame *frame = frame_alloc(FRAME_RECORD, 1);
+    if (frame == NULL)
+        panic("no memory for record page %u", page);
+    frame->page = page;
+    return frame;
+}
+
+enum pager_result pager_record_load(uint32_t page, const void **key) {
+    check(page < RECORD_PAGE_COUNT);
+    if (record_frame[page] != NULL)
+        return PAGER_DONE;
+    *key = &load;
+    if (load.busy)
+        return PAGER_WAIT;
+    struct block_ptr_disk pointer;
+    int status = store_lookup((struct page_key){SPACE_RECORDS, page}, &pointer, key);
+    if (status != 0)
+        return PAGER_WAIT;
+    struct frame *frame = record_frame_new(page);
+    if (!ptr_present(&pointer)) {
+        memset(frame_data(frame), 0, FRAME_SIZE);
+        record_frame[page] = frame;
+        return PAGER_DONE;
+    }
+    load = (struct record_load){.fetch = {.pointer = pointer, .page = frame_data(frame), .done = record_loaded},
+                                .frame = frame, .busy = 1};
+    *key = &load;
+    if (store_fetch(&load.fetch) != 0)
+        panic("record page %u: the pointer makes no sense", page);
+    return PAGER_WAIT;
+}
+
+const void *pager_record(uint32_t page) {
+    check(page < RECORD_PAGE_COUNT && record_frame[page] != NULL);
+    return frame_data(record_frame[page]);
+}
+
+void *pager_record_write(uint32_t page) {
+    check(page < RECORD_PAGE_COUNT && record_frame[page] != NULL);
+    struct frame *frame = record_frame[page];
+    if (page_is_frozen(frame)) {
+        struct frame *copy = record_frame_new(page);
+        memcpy(frame_data(copy), frame_data(frame), FRAME_SIZE);
+        frame->kind = FRAME_PAGE; /* detached: the commit frees it */
+        frame->entry = NULL;
+        record_frame[page] = frame = copy;
+        pager.copied_count++;
+    }
+    if (frame->state == PAGE_CLEAN)
+        page_mark_dirty(frame);
+    return frame_data(frame);
+}

@@ -1,0 +1,209 @@
+/*
+ * kernel/pager/snapshot.c: freeze and commit: from dirty pages to a durable generation.
+ *
+ * Invariants: one commit at a time; generation g holds exactly what was written before the freeze of epoch g; nothing that waits on
+ * memory is needed to finish a commit; nothing dirty and nothing asked for: nothing written.
+ * The pause is freeze(): its cost depends on neither mapped nor dirty pages nor spaces.
+ * Called by: proc (pager_work before each return to ring 3 and when idle). Context: kernel, interrupts off.
+ */
+#include "abi/syscall.h"
+#include "lib/error.h"
+#include "lib/lib.h"
+#include "pager/internal.h"
+
+#define COPIES_INTERVAL_NS 1000000000ull /* between roots that only record localised copies */
+#define FULL_RETRY_NS 1000000000ull
+
+struct pager_state pager;
+
+static struct store_commit commit;
+static int wanted;          /* a snapshot was asked for since the last freeze */
+static int frozen_waiting;  /* a frozen epoch that the store had no room for yet */
+static uint64_t freeze_ns, retry_ns;
+
+void pager_init(const struct pager_hooks *hooks, const struct pager_options *options) {
+    pager = (struct pager_state){.hooks = hooks, .options = *options,
+                                 .durable = store_generation(), .epoch = store_generation() + 1};
+    list_init(&pager.dirty);
+    list_init(&pager.frozen);
+    list_init(&pager.clean);
+    pagein_init();
+    pager.zero_frame = frame_alloc(FRAME_KERNEL, 1);
+    check(pager.zero_frame != NULL);
+    memset(frame_data(pager.zero_frame), 0, FRAME_SIZE);
+    freeze_ns = hooks->now_ns();
+}
+
+void pager_switch(struct space *space) {
+    pager.prepared_start = pager.prepared_end = 0;
+    if (space->epoch != pager.epoch) {
+        space_protect(space);
+        space->epoch = pager.epoch;
+    }
+    pager.current = space;
+    paging_load(space->root);
+}
+
+/* --- the commit's view of the frozen pages --- */
+
+static int frozen_next(struct store_commit *c, struct store_commit_page *page) {
+    (void)c;
+    struct list_node *node = list_pop(&pager.frozen);
+    if (node == NULL)
+        return 0;
+    struct frame *frame = list_entry(node, struct frame, link);
+    *page = (struct store_commit_page){
+        .key = {frame->space, frame->page}, .data = frame_data(frame), .owner = frame};
+    return 1;
+}
+
+static void frozen_written(struct store_commit *c, struct store_commit_page *page) {
+    (void)c;
+    struct frame *frame = page->owner;
+    if (frame->kind == FRAME_RECORD) {
+        frame->state = PAGE_CLEAN;
+    } else if (frame->entry != NULL) {
+        frame->state = PAGE_CLEAN;
+        list_append(&pager.clean, &frame->link);
+    } else {
+        frame_free(frame);
+    }
+    pager.hooks->wake(&pager_memory_key);
+}
+
+static void commit_done(struct store_commit *c, int status) {
+    if (status != 0)
+        panic("near store: generation %llu cannot be written (error %d); it goes on from generation %llu at the next start",
+              (unsigned long long)c->generation, -status, (unsigned long long)pager.durable);
+    pager.commit_count++;
+    pager.commit_ns_last = pager.hooks->now_ns() - freeze_ns;
+    trace("durable", c->generation, c->page_count);
+    pager.durable = c->generation;
+    pager.hooks->durable(c->generation);
+    pager.hooks->wake(&pager_memory_key);
+    pager.hooks->attention();
+}
+
+/* --- freeze --- */
+
+static void commit_start(void) {
+    int status = store_commit_start(&commit);
+    frozen_waiting = status != 0;
+    if (status == 0)
+        return;
+    check(status == -E_NOSPACE);
+    if (retry_ns == 0)
+        notice("near store is full: nothing is lost, but programs wait; stop the machine and let `revenant grow` enlarge it");
+    retry_ns = pager.hooks->now_ns() + FULL_RETRY_NS;
+}
+
+static void freeze(void) {
+    freeze_ns = pager.hooks->now_ns();
+    uint64_t start = arch_cycles();
+    pager.hooks->freezing();
+    list_take(&pager.frozen, &pager.dirty);
+    commit = (struct store_commit){.generation = pager.epoch, .mono_ns = freeze_ns, .page_count = pager.dirty_count,
+                                   .record_version = RECORD_VERSION,
+                                   .next = frozen_next, .written = frozen_written, .done = commit_done};
+    pager.dirty_count = 0;
+    pager.epoch++;
+    if (pager.current != NULL)
+        pager_switch(pager.current);
+    uint64_t cycles = arch_cycles() - start;
+    pager.freeze_cycles_last = cycles;
+    if (cycles > pager.freeze_cycles_max)
+        pager.freeze_cycles_max = cycles;
+    commit.wall_ns = pager.hooks->wall_ns();
+    pager.commit_page_count += commit.page_count;
+    wanted = 0;
+    trace("freeze", commit.generation, commit.page_count);
+    commit_start();
+}
+
+/* A root that records localised copies; no freeze, no new generation. */
+static void commit_copies(void) {
+    freeze_ns = pager.hooks->now_ns();
+    commit = (struct store_commit){.generation = store_generation(), .wall_ns = pager.hooks->wall_ns(), .mono_ns = store_mono_ns(),
+                                   .record_version = RECORD_VERSION,
+                                   .next = frozen_next, .written = frozen_written, .done = commit_done};
+    commit_start();
+    frozen_waiting = 0;
+}
+
+void pager_want_commit(void) {
+    if (!wanted)
+        pager.hooks->attention();
+    wanted = 1;
+}
+
+static uint64_t snapshot_due_ns(void) {
+    if (wanted)
+        return 0;
+    if (pager.dirty_count == 0 || pager.options.interval_ns == 0)
+        return UINT64_MAX;
+    return freeze_ns + pager.options.interval_ns;
+}
+
+static uint64_t copies_due_ns(void) {
+    return store_has_unsaved_copies() ? freeze_ns + COPIES_INTERVAL_NS : UINT64_MAX;
+}
+
+int pager_work(unsigned budget) {
+    pagein_retry();
+    int more = store_work(budget);
+    if (store_commit_running())
+        return more;
+    uint64_t now = pager.hooks->now_ns();
+    if (frozen_waiting) {
+        if (now >= retry_ns)
+            commit_start();
+        return more;
+    }
+    if (now >= snapshot_due_ns())
+        freeze();
+    else if (now >= copies_due_ns())
+        commit_copies();
+    else
+        return more;
+    return 1;
+}
+
+uint64_t pager_deadline_ns(void) {
+    uint64_t deadline = pagein_deadline_ns();
+    if (store_commit_running())
+        return deadline;
+    uint64_t due[] = {frozen_waiting ? retry_ns : snapshot_due_ns(), copies_due_ns()};
+    for (unsigned i = 0; i < 2; i++)
+        deadline = due[i] < deadline ? due[i] : deadline;
+    return deadline;
+}
+
+uint64_t pager_epoch(void) { return pager.epoch; }
+uint64_t pager_durable(void) { return pager.durable; }
+
+void pager_stats(struct machine_stats *stats) {
+    struct store_facts facts;
+    store_facts(&facts);
+    stats->generation = pager.durable;
+    stats->epoch = pager.epoch;
+    stats->frames_total = frame_count_total();
+    stats->frames_free = frame_count_free();
+    stats->pages_dirty = pager.dirty_count;
+    stats->pages_resident = pager.resident_count;
+    stats->faults = pager.fault_count;
+    stats->pages_copied = pager.copied_count;
+    stats->commits = pager.commit_count;
+    stats->commit_pages = pager.commit_page_count;
+    stats->commit_ns_last = pager.commit_ns_last;
+    stats->freeze_cycles_last = pager.freeze_cycles_last;
+    stats->freeze_cycles_max = pager.freeze_cycles_max;
+    stats->write_fault_cycles = pager.write_fault_cycles;
+    stats->write_fault_count = pager.write_fault_count;
+    stats->write_fault_cycles_max = pager.write_fault_cycles_max;
+    stats->near_reads = facts.near_reads;
+    stats->near_writes = facts.near_writes;
+    stats->far_reads = facts.far_reads;
+    stats->far_requests = facts.far_requests;
+    stats->near_blocks_total = facts.near_blocks_total;
+    stats->near_blocks_free = facts.near_blocks_free;
+}

@@ -1,0 +1,47 @@
+/*
+ * kernel/proc/proc.h: programs: resume, scheduling, system calls, held console output.
+ *
+ * Promise: after proc_resume, every thread of the generation goes on from its saved registers; a thread that waited makes its call again.
+ * Called by: main.c, which puts these functions into the tables of arch, pager and console. Context: kernel, interrupts off.
+ */
+#ifndef PROC_PROC_H
+#define PROC_PROC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct proc_env {
+    void (*poll)(void);              /* lets disk completions run; used only by proc_resume */
+    void (*timer_arm)(uint64_t deadline_ns); /* of now_ns */
+    uint64_t (*now_ns)(void);        /* machine time: monotonic over all resumes */
+    uint64_t (*wall_ns)(void);
+    void (*random)(void *buffer, size_t size);
+    void (*output_ready)(void);      /* console: there are bytes to take */
+    void (*input_room)(void);
+    int (*output_idle)(void);
+    int relaxed;                     /* output is not held */
+    int test;                        /* space_test allowed */
+};
+
+/* 0, or a negative error after a notice: this generation is not for this kernel. */
+int proc_resume(const struct proc_env *env);
+_Noreturn void proc_run(void);
+
+/* arch's handlers */
+void proc_page_fault(uint64_t address, uint64_t error_code);
+void proc_exception(unsigned vector, uint64_t error_code);
+void proc_syscall(void);
+void proc_before_user(void);
+
+/* pager's hooks */
+void proc_freezing(void);
+void proc_durable(uint64_t generation);
+void proc_wake(const void *key);
+void proc_attention(void);
+
+/* console's sink */
+size_t console_take_output(uint8_t *buffer, size_t size);
+size_t console_give_input(const uint8_t *bytes, size_t count);
+size_t console_input_room_left(void);
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * kernel/proc/resume.c: from records to running threads. There is no other way to start a program in this kernel.
+ *
+ * Promise: a generation with records that this kernel does not know, or that make no sense, is refused with a notice and nothing is changed.
+ * Called by: main.c, once, after pager_init. May wait for the disk (proc_env.poll).
+ */
+#include "lib/error.h"
+#include "lib/lib.h"
+#include "mm/frame.h"
+#include "proc/internal.h"
+
+struct proc_env proc_env;
+uint64_t proc_resume_count;
+
+static struct space spaces[PROCESS_COUNT_MAX];
+
+static int machine_check(const struct machine_record *machine) {
+    if (machine->magic != RECORD_MAGIC) {
+        notice("this generation has no machine record");
+        return -E_CORRUPT;
+    }
+    if (machine->version != RECORD_VERSION) {
+        notice("records have version %u, this kernel knows %u: start it with the kernel that it came with", machine->version, RECORD_VERSION);
+        return -E_VERSION;
+    }
+    if (machine->process_slots > PROCESS_COUNT_MAX || machine->thread_slots > THREAD_COUNT_MAX) {
+        notice("records name %llu processes and %llu threads: too many for this kernel",
+               (unsigned long long)machine->process_slots, (unsigned long long)machine->thread_slots);
+        return -E_LIMIT;
+    }
+    return 0;
+}
+
+static int region_is_sane(const struct region_record *region) {
+    return region->start < region->end && region->end <= USER_END && region->start >= FRAME_SIZE &&
+           ((region->start | region->end) & (FRAME_SIZE - 1)) == 0 &&
+           (region->access & (REGION_WRITE | REGION_EXEC)) != (REGION_WRITE | REGION_EXEC);
+}
+
+static int process_resume(uint32_t slot) {
+    const struct process_record *record = process_record(slot);
+    if (record->state != PROCESS_RUNNING)
+        return 0;
+    if (record->region_count > REGION_COUNT_MAX || record->space < SPACE_FIRST_USER)
+        return -E_CORRUPT;
+    int status = space_init(&spaces[slot], record->space);
+    if (status != 0)
+        return status;
+    for (uint32_t i = 0; i < record->region_count; i++) {
+        if (!region_is_sane(&record->region[i]))
+            return -E_CORRUPT;
+        spaces[slot].region[i] = record->region[i];
+    }
+    spaces[slot].region_count = record->region_count;
+    return 0;
+}
+
+static int thread_resume(uint32_t slot, uint32_t process_slots) {
+    const struct thread_record *record = thread_record(slot);
+    if (record->state != THREAD_READY && record->state != THREAD_WAITING)
+        return 0;
+    if (record->process >= process_slots || spaces[record->process].root == 0)
+        return -E_CORRUPT;
+    thread_add(slot, record->process, &spaces[record->process]);
+    return 0;
+}
+
+static void load_pages(uint32_t first, uint64_t slots) {
+    for (uint64_t i = 0; i * RECORDS_PER_PAGE < slots; i++)
+        record_load_wait(first + (uint32_t)i);
+}
+
+int proc_resume(const struct proc_env *env) {
+    proc_env = *env;
+    record_load_wait(RECORD_MACHINE_PAGE);
+    record_load_wait(RECORD_CONSOLE_PAGE);
+    const struct machine_record *machine = machine_record();
+    int status = machine_check(machine);
+    uint32_t process_slots = (uint32_t)machine->process_slots, thread_slots = (uint32_t)machine->thread_slots;
+    if (status != 0)
+        return status;
+    load_pages(RECORD_PROCESS_PAGE, process_slots);
+    load_pages(RECORD_THREAD_PAGE, thread_slots);
+    for (uint32_t i = 0; i < process_slots && status == 0; i++)
+        status = process_resume(i);
+    for (uint32_t i = 0; i < thread_slots && status == 0; i++)
+        status = thread_resume(i, process_slots);
+    if (status != 0) {
+        notice("the records of generation %llu make no sense (error %d)", (unsigned long long)store_generation(), -status);
+        return status;
+    }
+    console_resume();
+    proc_resume_count = ++machine_record_write()->resume_count;
+    return 0;
+}

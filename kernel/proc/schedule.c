@@ -1,0 +1,193 @@
+/*
+ * kernel/proc/schedule.c: which thread runs, what is done between, and when the CPU sleeps.
+ *
+ * Promise: ready threads take turns of QUANTUM_NS; a thread that waits is its registers plus a key; an idle machine halts the CPU. The
+ * loaded thread's registers are put into its record only when another is loaded or at a freeze, so that idling dirties nothing.
+ * Called by: arch (before each return to ring 3), syscall.c, pager's hooks. Context: kernel, interrupts off.
+ */
+#include "lib/lib.h"
+#include "proc/internal.h"
+
+#define QUANTUM_NS 10000000ull
+#define SLICE_INTERVAL_NS 500000ull /* between slices of background work while a program runs */
+enum { SLICE_BUDGET = 4, IDLE_BUDGET = 64 };
+
+const char durable_key;
+
+static struct thread threads[THREAD_COUNT_MAX];
+static struct list_node ready = {&ready, &ready}, waiting = {&waiting, &waiting};
+static struct thread *loaded;  /* whose registers arch_user_registers() holds */
+static int registers_unsaved;  /* it ran since they were last put into its record */
+static int attention = 1;
+static uint64_t quantum_end_ns;
+
+static int power_pending;
+static enum power_kind power_kind;
+static uint64_t power_generation;
+
+struct thread *thread_current(void) { return loaded; }
+
+void thread_add(uint32_t slot, uint32_t process, struct space *space) {
+    check(slot < THREAD_COUNT_MAX && threads[slot].state == RUNTIME_UNUSED);
+    threads[slot] = (struct thread){.state = RUNTIME_READY, .slot = slot, .process = process, .space = space};
+    list_append(&ready, &threads[slot].link);
+}
+
+static void thread_make_ready(struct thread *thread) {
+    list_remove(&thread->link);
+    thread->state = RUNTIME_READY;
+    thread->wait_key = NULL;
+    list_append(&ready, &thread->link);
+    attention = 1;
+}
+
+void thread_block(const void *key, uint64_t deadline_ns) {
+    list_remove(&loaded->link);
+    loaded->state = RUNTIME_WAITING;
+    loaded->wait_key = key;
+    loaded->deadline_ns = deadline_ns;
+    list_append(&waiting, &loaded->link);
+    attention = 1;
+}
+
+void proc_wake(const void *key) {
+    for (struct list_node *node = waiting.next, *next; node != &waiting; node = next) {
+        struct thread *thread = list_entry(node, struct thread, link);
+        next = node->next;
+        if (thread->wait_key == key)
+            thread_make_ready(thread);
+    }
+}
+
+void proc_attention(void) { attention = 1; }
+
+/* Wakes the sleepers that are due; returns when the next one is. */
+static uint64_t sleepers_wake(uint64_t now) {
+    uint64_t next_ns = UINT64_MAX;
+    for (struct list_node *node = waiting.next, *next; node != &waiting; node = next) {
+        struct thread *thread = list_entry(node, struct thread, link);
+        next = node->next;
+        if (thread->deadline_ns <= now)
+            thread_make_ready(thread);
+        else if (thread->deadline_ns < next_ns)
+            next_ns = thread->deadline_ns;
+    }
+    return next_ns;
+}
+
+/* --- registers --- */
+
+static void registers_save(void) {
+    if (loaded == NULL || !registers_unsaved)
+        return;
+    struct thread_record *record = thread_record_write(loaded->slot);
+    record->registers = *arch_user_registers();
+    arch_fx_save(record->fx);
+    registers_unsaved = 0;
+}
+
+static void thread_load(struct thread *thread) {
+    if (loaded == thread)
+        return;
+    registers_save();
+    const struct thread_record *record = thread_record(thread->slot);
+    *arch_user_registers() = record->registers;
+    arch_fx_load(record->fx);
+    if (loaded == NULL || loaded->space != thread->space)
+        pager_switch(thread->space);
+    loaded = thread;
+}
+
+void proc_freezing(void) {
+    registers_save();
+    console_freezing();
+}
+
+void proc_durable(uint64_t generation) {
+    (void)generation;
+    console_durable();
+    proc_wake(&durable_key);
+}
+
+void thread_end(enum thread_state record_state) {
+    registers_save();
+    thread_record_write(loaded->slot)->state = record_state;
+    list_remove(&loaded->link);
+    loaded->state = RUNTIME_UNUSED;
+    loaded = NULL;
+    attention = 1;
+}
+
+/* --- power --- */
+
+void machine_power(enum power_kind kind) {
+    power_pending = 1;
+    power_kind = kind;
+    power_generation = pager_epoch();
+    pager_want_commit();
+    thread_block(NULL, UINT64_MAX);
+}
+
+static void power_check(void) {
+    if (!power_pending || pager_durable() < power_generation || !proc_env.output_idle())
+        return;
+    if (power_kind == POWER_RESET)
+        arch_reset();
+    arch_power_off();
+}
+
+/* --- the scheduler --- */
+
+static struct thread *thread_pick(uint64_t now) {
+    if (power_pending || list_empty(&ready))
+        return NULL;
+    if (loaded != NULL && loaded->state == RUNTIME_READY && now < quantum_end_ns)
+        return loaded;
+    struct thread *thread = list_entry(list_pop(&ready), struct thread, link);
+    list_append(&ready, &thread->link);
+    quantum_end_ns = now + QUANTUM_NS;
+    return thread;
+}
+
+static void timer_arm(uint64_t deadline_ns) {
+    uint64_t pager_ns = pager_deadline_ns();
+    proc_env.timer_arm(pager_ns < deadline_ns ? pager_ns : deadline_ns);
+}
+
+static void schedule(void) {
+    for (;;) {
+        attention = 0;
+        uint64_t now = proc_env.now_ns();
+        uint64_t sleepers_ns = sleepers_wake(now);
+        int more = pager_work(list_empty(&ready) ? IDLE_BUDGET : SLICE_BUDGET);
+        struct thread *thread = thread_pick(now);
+        if (thread != NULL) {
+            thread_load(thread);
+            uint64_t deadline_ns = ready.next->next != &ready ? quantum_end_ns : UINT64_MAX;
+            if (more && now + SLICE_INTERVAL_NS < deadline_ns)
+                deadline_ns = now + SLICE_INTERVAL_NS;
+            timer_arm(sleepers_ns < deadline_ns ? sleepers_ns : deadline_ns);
+            return;
+        }
+        power_check();
+        if (more || attention) {
+            arch_idle_poll();
+            continue;
+        }
+        timer_arm(sleepers_ns);
+        arch_idle();
+    }
+}
+
+void proc_before_user(void) {
+    if (attention || loaded->state != RUNTIME_READY)
+        schedule();
+    registers_unsaved = 1;
+}
+
+_Noreturn void proc_run(void) {
+    proc_attention();
+    schedule();
+    registers_unsaved = 1;
+    arch_user_run();
+}

@@ -1,0 +1,235 @@
+/*
+ * kernel/proc/syscall.c: the system calls of SYSCALLS.md, page faults and exceptions of programs.
+ *
+ * Promise: a call completes, or leaves the thread poised to make it again (call_again); user pointers are claims until pager_user_prepare
+ * has said PAGER_DONE. Called by: arch, from ring 3. Context: kernel, interrupts off.
+ */
+#include "lib/error.h"
+#include "lib/lib.h"
+#include "proc/internal.h"
+
+enum { TRANSFER_SIZE_MAX = 65536, RANDOM_SIZE_MAX = 256, SYSCALL_INSTRUCTION_SIZE = 2 };
+
+/* What a call returns instead of a result when the thread now waits and will make it again. */
+#define CALL_AGAIN INT64_MIN
+
+static int64_t call_again(const void *key, uint64_t deadline_ns) {
+    thread_block(key, deadline_ns);
+    return CALL_AGAIN;
+}
+
+/* 0: the range may be touched now. CALL_AGAIN or ERR_FAULT: return that. */
+static int64_t prepare(uint64_t address, uint64_t size, int write) {
+    const void *key = NULL;
+    switch (pager_user_prepare(address, size, write, &key)) {
+    case PAGER_DONE:
+        return 0;
+    case PAGER_WAIT:
+        return call_again(key, UINT64_MAX);
+    default:
+        return ERR_FAULT;
+    }
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+static int64_t sys_exit(const struct thread_registers *r) {
+    struct process_record *process = process_record_write(thread_current()->process);
+    process->state = PROCESS_ENDED;
+    process->exit_status = (int64_t)r->rdi;
+    notice("process %u (%.63s) ended with status %lld", process->id, process->name, (long long)r->rdi);
+    thread_end(THREAD_FREE);
+    return CALL_AGAIN;
+}
+
+static int64_t sys_console_write(const struct thread_registers *r) {
+    uint64_t size = smaller(smaller(r->rsi, TRANSFER_SIZE_MAX), console_output_room());
+    if (r->rsi > 0 && size == 0)
+        return call_again(&console_event_key, UINT64_MAX);
+    int64_t status = prepare(r->rdi, size, 0);
+    if (status != 0)
+        return status;
+    if (size > 0)
+        console_write((const void *)r->rdi, size);
+    return (int64_t)size;
+}
+
+static int64_t sys_console_read(const struct thread_registers *r) {
+    uint64_t size = smaller(smaller(r->rsi, TRANSFER_SIZE_MAX), console_input_waiting());
+    int64_t status = prepare(r->rdi, size, 1);
+    if (status != 0)
+        return status;
+    if (r->rsi > 0 && size == 0)
+        return ERR_AGAIN;
+    if (size > 0)
+        console_read((void *)r->rdi, size);
+    return (int64_t)size;
+}
+
+static uint64_t events_now(void) {
+    return (console_input_waiting() > 0 ? WAIT_CONSOLE_IN : 0) | (console_output_room() > 0 ? WAIT_CONSOLE_OUT : 0) |
+           (machine_record()->resume_seen != proc_resume_count ? WAIT_RESUMED : 0);
+}
+
+static int64_t sys_wait(const struct thread_registers *r) {
+    uint64_t bits = events_now() & r->rdi;
+    if (bits != 0)
+        return (int64_t)bits;
+    if (proc_env.now_ns() >= r->rsi)
+        return ERR_TIMEOUT;
+    return call_again(&console_event_key, r->rsi);
+}
+
+static int64_t sys_clock(const struct thread_registers *r) {
+    switch (r->rdi) {
+    case CLOCK_MONO_NS:
+        return (int64_t)proc_env.now_ns();
+    case CLOCK_WALL_NS:
+        return (int64_t)proc_env.wall_ns();
+    default:
+        return ERR_INVAL;
+    }
+}
+
+static int64_t sys_generation(const struct thread_registers *r) {
+    (void)r;
+    return (int64_t)pager_durable();
+}
+
+static int64_t sys_commit(const struct thread_registers *r) {
+    struct thread_registers *registers = arch_user_registers();
+    if (r->rdi == 0)
+        registers->rdi = pager_epoch();
+    if (registers->rdi > pager_epoch())
+        return ERR_INVAL;
+    if (pager_durable() >= registers->rdi)
+        return (int64_t)registers->rdi;
+    if (registers->rdi == pager_epoch())
+        pager_want_commit();
+    return call_again(&durable_key, UINT64_MAX);
+}
+
+static int64_t sys_random(const struct thread_registers *r) {
+    if (r->rsi > RANDOM_SIZE_MAX)
+        return ERR_INVAL;
+    int64_t status = prepare(r->rdi, r->rsi, 1);
+    if (status != 0)
+        return status;
+    uint8_t bytes[RANDOM_SIZE_MAX];
+    proc_env.random(bytes, r->rsi);
+    arch_user_access_begin();
+    memcpy((void *)r->rdi, bytes, r->rsi);
+    arch_user_access_end();
+    return (int64_t)r->rsi;
+}
+
+static int64_t sys_stats(const struct thread_registers *r) {
+    uint64_t size = smaller(r->rsi, sizeof(struct machine_stats));
+    int64_t status = prepare(r->rdi, size, 1);
+    if (status != 0)
+        return status;
+    static struct machine_stats stats;
+    pager_stats(&stats);
+    stats.resume_count = proc_resume_count;
+    stats.mono_ns = proc_env.now_ns();
+    arch_user_access_begin();
+    memcpy((void *)r->rdi, &stats, size);
+    arch_user_access_end();
+    return (int64_t)size;
+}
+
+static int64_t sys_power(const struct thread_registers *r) {
+    if (r->rdi != POWER_OFF && r->rdi != POWER_RESET)
+        return ERR_INVAL;
+    arch_user_registers()->rax = 0; /* the call is complete: after the next start the thread is behind it */
+    machine_power((enum power_kind)r->rdi);
+    return CALL_AGAIN;
+}
+
+static int64_t from_pager(enum pager_result result, const void *key) {
+    if (result == PAGER_WAIT)
+        return call_again(key, UINT64_MAX);
+    return result == PAGER_DONE ? 0 : ERR_FAULT;
+}
+
+static int64_t sys_discard(const struct thread_registers *r) {
+    const void *key = NULL;
+    return from_pager(pager_user_discard(r->rdi, r->rsi, &key), key);
+}
+
+static int64_t sys_exec_write(const struct thread_registers *r) {
+    if (r->rdx > TRANSFER_SIZE_MAX)
+        return ERR_INVAL;
+    int64_t status = prepare(r->rsi, r->rdx, 0);
+    if (status != 0)
+        return status;
+    const void *key = NULL;
+    return from_pager(pager_user_exec_write(r->rdi, (const void *)r->rsi, r->rdx, &key), key);
+}
+
+static int64_t sys_resume_count(const struct thread_registers *r) {
+    (void)r;
+    if (machine_record()->resume_seen != proc_resume_count)
+        machine_record_write()->resume_seen = proc_resume_count;
+    return (int64_t)proc_resume_count;
+}
+
+static int64_t sys_space_test(const struct thread_registers *r) {
+    return proc_env.test ? space_test(r->rdi, r->rsi) : ERR_NOSYS;
+}
+
+static int64_t (*const table[SYS_COUNT])(const struct thread_registers *) = {
+    [SYS_EXIT] = sys_exit,
+    [SYS_CONSOLE_WRITE] = sys_console_write,
+    [SYS_CONSOLE_READ] = sys_console_read,
+    [SYS_WAIT] = sys_wait,
+    [SYS_CLOCK] = sys_clock,
+    [SYS_GENERATION] = sys_generation,
+    [SYS_COMMIT] = sys_commit,
+    [SYS_RANDOM] = sys_random,
+    [SYS_STATS] = sys_stats,
+    [SYS_POWER] = sys_power,
+    [SYS_DISCARD] = sys_discard,
+    [SYS_EXEC_WRITE] = sys_exec_write,
+    [SYS_RESUME_COUNT] = sys_resume_count,
+    [SYS_SPACE_TEST] = sys_space_test,
+};
+
+void proc_syscall(void) {
+    struct thread_registers *registers = arch_user_registers();
+    int64_t result = registers->rax < SYS_COUNT ? table[registers->rax](registers) : ERR_NOSYS;
+    if (result != CALL_AGAIN) {
+        registers->rax = (uint64_t)result;
+    } else if (thread_current() != NULL && thread_current()->wait_key != NULL) {
+        registers->rip -= SYSCALL_INSTRUCTION_SIZE; /* RAX still has the number */
+    }
+}
+
+/* --- faults --- */
+
+static void program_stopped(const char *what, unsigned vector, uint64_t address, uint64_t error_code) {
+    struct process_record *process = process_record_write(thread_current()->process);
+    notice("process %u (%.63s) stopped: %s (vector %u, address 0x%llx, error 0x%llx)", process->id, process->name, what, vector,
+           (unsigned long long)address, (unsigned long long)error_code);
+    arch_dump_registers(arch_user_registers());
+    process->state = PROCESS_ENDED;
+    process->exit_status = -1;
+    thread_end(THREAD_FAULTED);
+}
+
+void proc_page_fault(uint64_t address, uint64_t error_code) {
+    const void *key = NULL;
+    switch (pager_fault(address, error_code, &key)) {
+    case PAGER_DONE:
+        return;
+    case PAGER_WAIT:
+        thread_block(key, UINT64_MAX);
+        return;
+    default:
+        program_stopped("it touched memory that it has not", 14, address, error_code);
+    }
+}
+
+void proc_exception(unsigned vector, uint64_t error_code) {
+    program_stopped("exception", vector, arch_user_registers()->rip, error_code);
+}
