@@ -1,7 +1,7 @@
 /*
  * kernel/main.c: wires everything together, once, and fills the tables of upward calls. Then programs run and this is over.
  *
- * Order: memory, CPU, devices, store, pager, programs. Boot is resume: there is nothing else to start.
+ * Order: CPU, memory, devices, store, pager, programs. Boot is resume: there is nothing else to start.
  * Called by: the boot stubs in arch (boot/PROTOCOL.md), on the kernel stack, interrupts off.
  */
 #include "abi/boot_info.h"
@@ -191,9 +191,9 @@ static void programs_start(const struct options *options) {
 }
 
 _Noreturn void kernel_main(const struct boot_info *info) {
-    memory_start(info);
     log_set_sink(&log_sink, LOG_NOTICE);
-    arch_init(&arch_handlers);
+    arch_init(&arch_handlers); /* first, so that all that follows can fail with a report */
+    memory_start(info);
     static char text[OPTIONS_SIZE];
     long size = fw_cfg_read_file("opt/revenant/options", text, sizeof text);
     struct options options;

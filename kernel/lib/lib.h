@@ -20,14 +20,14 @@ int strncmp(const char *a, const char *b, size_t size);
 
 int page_is_zero(const void *page); /* 4096 bytes, aligned */
 
-/* %s %c %d %u %x %p %% with width, 0, -, l, ll, z, and %.*s; returns the length that it wanted; always ends with NUL. */
+/* %s %c %d %u %x %p %% with width, 0, -, l, ll, z, and %.*s; returns the length that it wanted; ends with NUL. */
 int format(char *buffer, size_t size, const char *template, ...) __attribute__((format(printf, 3, 4)));
 int format_list(char *buffer, size_t size, const char *template, va_list arguments);
 
 enum log_level { LOG_NOTICE = 1, LOG_DEBUG = 2 };
 struct log_sink {
     void (*write)(const char *text, size_t length);
-    _Noreturn void (*panic)(const char *text); /* never returns; has said the text already through panic_write */
+    __attribute__((noreturn)) void (*panic)(const char *text); /* panic_write has said the text already */
     void (*panic_write)(const char *text, size_t length);
     uint64_t (*now_ns)(void);
 };
@@ -50,5 +50,7 @@ void trace(const char *what, uint64_t a, uint64_t b); /* what: a string constant
 
 /* BLAKE2b (RFC 7693), unkeyed; size is 1 to 64 bytes. */
 void blake2b(uint8_t *hash, size_t hash_size, const void *data, size_t size);
+/* The 16-byte hashes of four pages at once; only on a CPU with AVX2 and with vector registers at hand. */
+void blake2b_pages(uint8_t *const hash[4], const void *const page[4]);
 
 #endif

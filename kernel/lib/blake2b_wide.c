@@ -1,0 +1,114 @@
+/*
+ * kernel/lib/blake2b_wide.c: the BLAKE2b-128 hashes of four pages at once, one in each lane of 256-bit vectors.
+ *
+ * Promise: the same hashes as blake2b, for about 14,000 instructions a page instead of 46,000. Needs AVX2; keeps no state.
+ * Called by: main.c's hash_pages, between arch_vector_begin and arch_vector_end (the only file compiled with -mavx2).
+ */
+#include "lib/lib.h"
+
+enum { PAGE_SIZE = 4096, BLOCK_SIZE = 128, WORD_COUNT = BLOCK_SIZE / 8, LANE_COUNT = 4, HASH_SIZE = 16 };
+
+typedef uint64_t lanes __attribute__((vector_size(32)));
+typedef uint64_t __attribute__((vector_size(32), may_alias)) page_words;
+typedef uint8_t lane_bytes __attribute__((vector_size(32)));
+typedef uint32_t lane_halves __attribute__((vector_size(32)));
+
+static const uint64_t initial[8] = {
+    0x6a09e667f3bcc908, 0xbb67ae8584caa73b, 0x3c6ef372fe94f82b, 0xa54ff53a5f1d36f1,
+    0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,
+};
+
+#define ROTATE_BYTES(n) \
+    { (n) % 8, ((n) + 1) % 8, ((n) + 2) % 8, ((n) + 3) % 8, ((n) + 4) % 8, ((n) + 5) % 8, ((n) + 6) % 8, ((n) + 7) % 8, \
+      8 + (n) % 8, 8 + ((n) + 1) % 8, 8 + ((n) + 2) % 8, 8 + ((n) + 3) % 8, 8 + ((n) + 4) % 8, 8 + ((n) + 5) % 8, \
+      8 + ((n) + 6) % 8, 8 + ((n) + 7) % 8, \
+      16 + (n) % 8, 16 + ((n) + 1) % 8, 16 + ((n) + 2) % 8, 16 + ((n) + 3) % 8, 16 + ((n) + 4) % 8, 16 + ((n) + 5) % 8, \
+      16 + ((n) + 6) % 8, 16 + ((n) + 7) % 8, \
+      24 + (n) % 8, 24 + ((n) + 1) % 8, 24 + ((n) + 2) % 8, 24 + ((n) + 3) % 8, 24 + ((n) + 4) % 8, 24 + ((n) + 5) % 8, \
+      24 + ((n) + 6) % 8, 24 + ((n) + 7) % 8 }
+
+static const lane_bytes by_24 = ROTATE_BYTES(3), by_16 = ROTATE_BYTES(2);
+static const lane_halves by_32 = {1, 0, 3, 2, 5, 4, 7, 6};
+
+#define SHUFFLE_BYTES(x, mask) ((lanes)__builtin_shuffle((lane_bytes)(x), (mask)))
+#define SWAP_HALVES(x) ((lanes)__builtin_shuffle((lane_halves)(x), by_32))
+
+#define G(a, b, c, d, x, y) \
+    do { \
+        a += m[x]; \
+        a += b; \
+        d = SWAP_HALVES(d ^ a); \
+        c += d; \
+        b = SHUFFLE_BYTES(b ^ c, by_24); \
+        a += m[y]; \
+        a += b; \
+        d = SHUFFLE_BYTES(d ^ a, by_16); \
+        c += d; \
+        b ^= c; \
+        b = (b + b) | (b >> 63); \
+    } while (0)
+
+#define ROUND(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf) \
+    G(v0, v4, v8, vc, s0, s1); \
+    G(v1, v5, v9, vd, s2, s3); \
+    G(v2, v6, va, ve, s4, s5); \
+    G(v3, v7, vb, vf, s6, s7); \
+    G(v0, v5, va, vf, s8, s9); \
+    G(v1, v6, vb, vc, sa, sb); \
+    G(v2, v7, v8, vd, sc, sd); \
+    G(v3, v4, v9, ve, se, sf)
+
+#define EVERY(word) ((lanes){(word), (word), (word), (word)})
+
+static void compress(lanes *h, const lanes *m, uint64_t offset, uint64_t last) {
+    lanes v0 = h[0], v1 = h[1], v2 = h[2], v3 = h[3], v4 = h[4], v5 = h[5], v6 = h[6], v7 = h[7];
+    lanes v8 = EVERY(initial[0]), v9 = EVERY(initial[1]), va = EVERY(initial[2]), vb = EVERY(initial[3]);
+    lanes vc = EVERY(initial[4] ^ offset), vd = EVERY(initial[5]), ve = EVERY(initial[6] ^ last), vf = EVERY(initial[7]);
+    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3);
+    ROUND(11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4);
+    ROUND(7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8);
+    ROUND(9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13);
+    ROUND(2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9);
+    ROUND(12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11);
+    ROUND(13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10);
+    ROUND(6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5);
+    ROUND(10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0);
+    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3);
+    h[0] ^= v0 ^ v8, h[1] ^= v1 ^ v9, h[2] ^= v2 ^ va, h[3] ^= v3 ^ vb;
+    h[4] ^= v4 ^ vc, h[5] ^= v5 ^ vd, h[6] ^= v6 ^ ve, h[7] ^= v7 ^ vf;
+}
+
+/* m[w] gets word w of the block at `offset` of each page: four transpositions of 4 by 4 words. */
+static void gather(lanes *m, const void *const page[LANE_COUNT], size_t offset) {
+    typedef int64_t index __attribute__((vector_size(32)));
+    static const index low = {0, 4, 2, 6}, high = {1, 5, 3, 7}, front = {0, 1, 4, 5}, back = {2, 3, 6, 7};
+    for (unsigned w = 0; w < WORD_COUNT; w += 4) {
+        lanes a = *(const page_words *)((const char *)page[0] + offset + w * 8);
+        lanes b = *(const page_words *)((const char *)page[1] + offset + w * 8);
+        lanes c = *(const page_words *)((const char *)page[2] + offset + w * 8);
+        lanes d = *(const page_words *)((const char *)page[3] + offset + w * 8);
+        lanes ab_low = __builtin_shuffle(a, b, low), ab_high = __builtin_shuffle(a, b, high);
+        lanes cd_low = __builtin_shuffle(c, d, low), cd_high = __builtin_shuffle(c, d, high);
+        m[w] = __builtin_shuffle(ab_low, cd_low, front);
+        m[w + 1] = __builtin_shuffle(ab_high, cd_high, front);
+        m[w + 2] = __builtin_shuffle(ab_low, cd_low, back);
+        m[w + 3] = __builtin_shuffle(ab_high, cd_high, back);
+    }
+}
+
+void blake2b_pages(uint8_t *const hash[LANE_COUNT], const void *const page[LANE_COUNT]) {
+    lanes h[8], m[WORD_COUNT];
+    for (unsigned i = 0; i < 8; i++)
+        h[i] = EVERY(initial[i]);
+    h[0] ^= 0x01010000 ^ HASH_SIZE; /* parameter block: fan-out 1, depth 1, no key */
+    for (size_t offset = 0; offset < PAGE_SIZE; offset += BLOCK_SIZE) {
+        gather(m, page, offset);
+        compress(h, m, offset + BLOCK_SIZE, offset + BLOCK_SIZE == PAGE_SIZE ? UINT64_MAX : 0);
+    }
+    for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
+        uint64_t words[2] = {h[0][lane], h[1][lane]};
+        memcpy(hash[lane], words, HASH_SIZE);
+    }
+}
