@@ -1,8 +1,8 @@
 /*
  * kernel/drivers/block.h: block devices as the rest of the kernel sees them.
  *
- * Promise: requests are queued without limit by the driver (in order of submission), many are in flight; each `done` runs
- * exactly once, in interrupt context or from block_poll. A failed request says -E_IO and never hangs the others.
+ * Promise: requests are queued without limit by the driver (in order of submission), many are in flight; each `done`
+ * runs exactly once, in interrupt context or from block_poll. A failed request says -E_IO and never hangs the others.
  * Called by: main.c (devices), the store's operations table. Buffers are whole frames in the direct map.
  */
 #ifndef DRIVERS_BLOCK_H
@@ -37,7 +37,8 @@ unsigned block_device_count(void);
 struct block_device *block_device(unsigned index);
 struct block_device *block_device_by_serial(const char *serial); /* or NULL */
 
-/* Takes the request until its done has run. -E_INVAL: out of the device's range, or a write to a read-only device. */
+/* Takes the request until its done has run. -E_INVAL: out of the device's range, or a write to a read-only device;
+ * -E_IO: the whole device is dead. With an error the request is not taken: its done does not run. */
 int block_submit(struct block_device *device, struct block_request *request);
 
 /* Runs the completions that are there; for boot, before interrupts are on, and for the commit path. */

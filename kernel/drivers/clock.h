@@ -1,8 +1,8 @@
 /*
  * kernel/drivers/clock.h: time since power-on, wall time, and one timer.
  *
- * Promise: clock_ns never goes back and is within 1 % at once, refined later (against the HPET or the PIT); the timer interrupts no
- * earlier than asked.
+ * Promise: clock_ns never goes back and is within 1 % at once, refined later (against the HPET or the PIT); the timer
+ * interrupts no earlier than asked.
  * Called by: main.c, proc, pager. Context: any, interrupts off.
  */
 #ifndef DRIVERS_CLOCK_H

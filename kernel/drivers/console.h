@@ -1,8 +1,8 @@
 /*
  * kernel/drivers/console.h: the two serial ports. COM1 is the programs' console, COM2 the kernel's voice.
  *
- * Promise: bytes go out in order, by interrupt, FIFO filled at each; input is handed to the sink as it comes, none is dropped while
- * the sink takes it. No busy waiting but in panic.
+ * Promise: bytes go out in order, by interrupt, FIFO filled at each; input is handed to the sink as it comes, none is
+ * dropped while the sink takes it. No busy waiting but in panic.
  * Called by: proc/console (through main.c's tables), lib/log's sink. Context: interrupts off.
  */
 #ifndef DRIVERS_CONSOLE_H
@@ -14,7 +14,7 @@
 struct console_sink {
     /* Next bytes to send: at most size into buffer, returns how many (0: none now). Interrupt context. */
     size_t (*take_output)(uint8_t *buffer, size_t size);
-    /* One received batch; returns how many were taken. The rest stays in the UART (flow control by the FIFO and RTS). */
+    /* One received batch, at most input_room(); returns how many were taken. The rest stays in the UART. */
     size_t (*give_input)(const uint8_t *bytes, size_t count);
     size_t (*input_room)(void);
 };

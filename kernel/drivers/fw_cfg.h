@@ -1,4 +1,5 @@
-/* kernel/drivers/fw_cfg.h: reads a named file from QEMU's fw_cfg (docs/specs/fw_cfg). Called by: main.c, once, for the options. */
+/* kernel/drivers/fw_cfg.h: reads a named file from QEMU's fw_cfg (docs/specs/fw_cfg). Called by: main.c, for the
+ * options. */
 #ifndef DRIVERS_FW_CFG_H
 #define DRIVERS_FW_CFG_H
 #include <stddef.h>
