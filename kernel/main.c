@@ -58,6 +58,7 @@ static void io_done(struct block_request *request, int status) {
     struct store_io *io = request->owner;
     list_append(&requests_free, &request->link);
     io->done(io, status);
+    proc_attention(); /* the commit may go on */
     struct list_node *next = list_empty(&requests_free) ? NULL : list_pop(&io_waiting);
     if (next != NULL)
         io_start(list_entry(next, struct store_io, link));
@@ -178,6 +179,7 @@ static void programs_start(const struct options *options) {
         .output_ready = console_output_ready,
         .input_room = console_input_room,
         .output_idle = console_output_idle,
+        .entry_cycles = boot.entry_tsc,
         .relaxed = options->relaxed,
         .test = options->test,
     };

@@ -3,8 +3,9 @@
  *
  * Invariant: no byte leaves the machine before the generation in which it was written is durable (unless relaxed):
  *     out_tail <= sent <= released <= out_head, and released is the out_head of a durable generation.
- * out_tail (in the record) is `sent` as of the last freeze. So after a power cut the bytes from out_tail on are sent (again): what was saved
- * is always seen; the last few bytes may be seen twice, never lost. A ring slot is used again only after its byte was sent.
+ * out_tail (in the record) is `sent` as of the last freeze. So after a power cut the bytes from out_tail on are sent (again), and before
+ * them the line in which out_tail is, so that a person sees the prompt: what was saved is always seen; the last few bytes may be seen
+ * twice, never lost. A ring slot is used again only after its byte was sent.
  * Called by: syscall.c, pager's hooks, the console driver (interrupts). Context: kernel, interrupts off.
  */
 #include "lib/lib.h"
@@ -13,6 +14,8 @@
 #define PAGE_SIZE 4096u
 #define OUT_SIZE (RECORD_CONSOLE_OUT_PAGE_COUNT * PAGE_SIZE)
 #define IN_SIZE (RECORD_CONSOLE_IN_PAGE_COUNT * PAGE_SIZE)
+
+enum { LINE_SIZE_MAX = 256 };
 
 const char console_event_key;
 
@@ -25,6 +28,18 @@ static size_t ring_piece(uint64_t counter, size_t size) { return smaller(size, P
 static uint32_t out_page(uint64_t counter) { return RECORD_CONSOLE_OUT_PAGE + (uint32_t)(counter % OUT_SIZE / PAGE_SIZE); }
 static uint32_t in_page(uint64_t counter) { return RECORD_CONSOLE_IN_PAGE + (uint32_t)(counter % IN_SIZE / PAGE_SIZE); }
 
+/* Where the line begins that holds byte `end`; at most LINE_SIZE_MAX back. */
+static uint64_t line_start(uint64_t end) {
+    uint64_t start = end;
+    while (start > 0 && end - start < LINE_SIZE_MAX) {
+        const char *page = pager_record(out_page(start - 1));
+        if (page[(start - 1) % PAGE_SIZE] == '\n')
+            break;
+        start--;
+    }
+    return start;
+}
+
 void console_resume(void) {
     for (uint32_t i = 0; i < RECORD_CONSOLE_OUT_PAGE_COUNT; i++)
         record_load_wait(RECORD_CONSOLE_OUT_PAGE + i);
@@ -32,7 +47,7 @@ void console_resume(void) {
         record_load_wait(RECORD_CONSOLE_IN_PAGE + i);
     const struct console_record *record = console_record();
     check(record->out_head - record->out_tail <= OUT_SIZE && record->in_head - record->in_tail <= IN_SIZE);
-    sent = record->out_tail;
+    sent = line_start(record->out_tail);
     released = frozen_head = record->out_head;
 }
 

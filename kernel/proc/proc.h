@@ -19,6 +19,7 @@ struct proc_env {
     void (*output_ready)(void);      /* console: there are bytes to take */
     void (*input_room)(void);
     int (*output_idle)(void);
+    uint64_t entry_cycles;           /* TSC at the kernel's entry */
     int relaxed;                     /* output is not held */
     int test;                        /* space_test allowed */
 };
