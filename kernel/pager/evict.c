@@ -25,7 +25,7 @@ static int page_is_prepared(const struct frame *frame) {
     return frame->page >= pager.prepared_start && frame->page < pager.prepared_end && pager.current->id == frame->space;
 }
 
-size_t pager_evict(size_t page_count) {
+static size_t evict(size_t page_count) {
     size_t dropped = 0;
     for (uint64_t tries = pager.resident_count * 2; tries > 0 && dropped < page_count; tries--) {
         if (list_empty(&pager.clean))
@@ -43,16 +43,19 @@ size_t pager_evict(size_t page_count) {
     return dropped;
 }
 
+/* Drops a batch of clean pages and nodes; when there is none, asks for a snapshot, and *key is woken as it proceeds. */
+int page_memory_make(const void **key) {
+    if (evict(EVICT_BATCH) + store_shrink(EVICT_BATCH) > 0 && !frame_is_scarce())
+        return 1;
+    trace("memory: all dirty", pager.dirty_count, frame_count_free());
+    pager_want_commit();
+    *key = &pager_memory_key;
+    return 0;
+}
+
 struct frame *page_frame_alloc(const void **key) {
     struct frame *frame = frame_alloc(FRAME_PAGE, 0);
-    if (frame != NULL)
-        return frame;
-    if (pager_evict(EVICT_BATCH) + store_shrink(EVICT_BATCH) > 0)
+    if (frame == NULL && page_memory_make(key))
         frame = frame_alloc(FRAME_PAGE, 0);
-    if (frame == NULL) {
-        trace("memory: all dirty", pager.dirty_count, frame_count_free());
-        pager_want_commit();
-        *key = &pager_memory_key;
-    }
     return frame;
 }

@@ -27,15 +27,28 @@ void page_map(struct space *space, uint64_t address, uint64_t *entry, struct fra
     pager.resident_count++;
 }
 
+/* The tree's pointer of a page. PAGER_WAIT: *key is woken when it is worth asking again. */
+static enum pager_result page_lookup(struct space *space, uint64_t address, struct block_ptr_disk *pointer, const void **key) {
+    int status = store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, pointer, key);
+    if (status == -E_NOMEM && page_memory_make(key))
+        status = store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, pointer, key);
+    if (status == 0)
+        return PAGER_DONE;
+    if (status == -E_AGAIN)
+        return PAGER_WAIT;
+    if (status != -E_NOMEM)
+        pagein_wait_for_node(space, address, status, key);
+    return PAGER_WAIT;
+}
+
 /* Maps an absent page: the zero frame at once, anything else after it was loaded. */
 static enum pager_result page_load(struct space *space, uint64_t address, uint64_t *entry, const void **key) {
     *key = pagein_key(space, address);
     if (*key != NULL)
         return PAGER_WAIT;
     struct block_ptr_disk pointer;
-    int status = store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, &pointer, key);
-    if (status != 0)
-        return status == -E_AGAIN ? PAGER_WAIT : pagein_wait_for_node(space, address, status, key);
+    if (page_lookup(space, address, &pointer, key) != PAGER_DONE)
+        return PAGER_WAIT;
     if (ptr_present(&pointer))
         return pagein_start(space, address, &pointer, key);
     page_map(space, address, entry, pager.zero_frame);
@@ -45,15 +58,9 @@ static enum pager_result page_load(struct space *space, uint64_t address, uint64
 /* The entry of an address with its tables, or NULL: wait for memory. */
 static uint64_t *entry_make(struct space *space, uint64_t address, const void **key) {
     uint64_t *entry = space_entry(space, address, 1);
-    if (entry != NULL)
-        return entry;
-    struct frame *frame = page_frame_alloc(key); /* makes room, if there is any to make */
-    if (frame == NULL)
-        return NULL;
-    frame_free(frame);
-    pager.hooks->attention();
-    *key = &pager_memory_key;
-    return space_entry(space, address, 1);
+    if (entry == NULL && page_memory_make(key))
+        entry = space_entry(space, address, 1);
+    return entry;
 }
 
 static enum pager_result page_make_present(struct space *space, uint64_t address, uint64_t **entry, const void **key) {
@@ -144,9 +151,8 @@ enum pager_result pager_user_discard(uint64_t address, size_t size, const void *
             return PAGER_WAIT;
         if (!(*entry & PTE_PRESENT)) {
             struct block_ptr_disk pointer;
-            int status = store_lookup((struct page_key){pager.current->id, at >> FRAME_SHIFT}, &pointer, key);
-            if (status != 0)
-                return status == -E_AGAIN ? PAGER_WAIT : pagein_wait_for_node(pager.current, at, status, key);
+            if (page_lookup(pager.current, at, &pointer, key) != PAGER_DONE)
+                return PAGER_WAIT;
             if (!ptr_present(&pointer))
                 continue;
             page_map(pager.current, at, entry, pager.zero_frame); /* owned below: a dirty page of zeros */

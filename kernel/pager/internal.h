@@ -36,13 +36,13 @@ enum pager_result page_make_writable(struct space *space, uint64_t address, uint
 
 /* evict.c */
 struct frame *page_frame_alloc(const void **key);           /* NULL: wait for *key */
-size_t pager_evict(size_t page_count);
+int page_memory_make(const void **key);                     /* 1: there is room for tables and nodes; 0: wait for *key */
 
 /* pagein.c */
 void pagein_init(void);
 enum pager_result pagein_start(struct space *space, uint64_t address, const struct block_ptr_disk *pointer, const void **key);
 /* A node on the way to the page cannot be had now: *key is woken when it is time to look again. */
-enum pager_result pagein_wait_for_node(const struct space *space, uint64_t address, int status, const void **key);
+void pagein_wait_for_node(const struct space *space, uint64_t address, int status, const void **key);
 const void *pagein_key(const struct space *space, uint64_t address); /* what to wait for when it is being loaded, else NULL */
 void pagein_retry(void);                                    /* starts again what is due */
 uint64_t pagein_deadline_ns(void);

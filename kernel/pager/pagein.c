@@ -100,7 +100,7 @@ enum pager_result pagein_start(struct space *space, uint64_t address, const stru
     return PAGER_WAIT;
 }
 
-enum pager_result pagein_wait_for_node(const struct space *space, uint64_t address, int status, const void **key) {
+void pagein_wait_for_node(const struct space *space, uint64_t address, int status, const void **key) {
     static const struct space *told_space;
     static uint64_t told_address;
     if (told_space != space || told_address != address)
@@ -110,7 +110,6 @@ enum pager_result pagein_wait_for_node(const struct space *space, uint64_t addre
     node_retry_ns = pager.hooks->now_ns() + PAGEIN_RETRY_NS;
     pager.hooks->attention();
     *key = &node_retry_ns;
-    return PAGER_WAIT;
 }
 
 const void *pagein_key(const struct space *space, uint64_t address) {
