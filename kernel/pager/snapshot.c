@@ -109,15 +109,14 @@ static void freeze(void) {
     pager.epoch++;
     if (pager.current != NULL)
         pager_switch(pager.current);
-    uint64_t cycles = arch_cycles() - start;
-    pager.freeze_cycles_last = cycles;
-    if (cycles > pager.freeze_cycles_max)
-        pager.freeze_cycles_max = cycles;
     commit.wall_ns = pager.hooks->wall_ns();
     pager.commit_page_count += commit.page_count;
     wanted = 0;
-    trace("freeze", commit.generation, commit.page_count);
     commit_start();
+    pager.freeze_cycles_last = arch_cycles() - start;
+    if (pager.freeze_cycles_last > pager.freeze_cycles_max)
+        pager.freeze_cycles_max = pager.freeze_cycles_last;
+    trace("freeze", commit.generation, commit.page_count);
 }
 
 /* A root that records localised copies; no freeze, no new generation. */
