@@ -20,7 +20,7 @@
 #include "proc/proc.h"
 #include "store/store.h"
 
-enum { EXIT_PANIC = 0x7f, EXIT_REFUSED = 0x7d, OPTIONS_SIZE = 1024, IO_COUNT = 256 };
+enum { EXIT_PANIC = 0x7f, EXIT_REFUSED = 0x7d, OPTIONS_SIZE = 1024, IO_COUNT = 256, START_BUDGET = 8 };
 
 extern const char kernel_end[];
 
@@ -144,6 +144,12 @@ static const struct pager_hooks pager_hooks = {
 
 /* --- start --- */
 
+/* While nothing runs yet: disks, and the store's own work, on which a read may depend. */
+static void start_poll(void) {
+    block_poll();
+    store_work(START_BUDGET);
+}
+
 static _Noreturn void refuse(const char *what, int status) {
     notice("%s (error %d): nothing was changed, the machine stops", what, -status);
     arch_debug_exit(EXIT_REFUSED);
@@ -171,7 +177,7 @@ static void programs_start(const struct options *options) {
     const struct pager_options pager_options = {.interval_ns = options->interval_ms * 1000000ull};
     pager_init(&pager_hooks, &pager_options);
     const struct proc_env env = {
-        .poll = block_poll,
+        .poll = start_poll,
         .timer_arm = machine_timer_arm,
         .now_ns = machine_now_ns,
         .wall_ns = clock_wall_ns,
@@ -181,7 +187,7 @@ static void programs_start(const struct options *options) {
         .output_idle = console_output_idle,
         .entry_cycles = boot.entry_tsc,
         .relaxed = options->relaxed,
-        .test = options->test,
+        .test_spaces = options->test_spaces,
     };
     int status = proc_resume(&env);
     if (status != 0)

@@ -23,7 +23,6 @@ enum syscall_number {
     SYS_DISCARD = 10,
     SYS_EXEC_WRITE = 11,
     SYS_RESUME_COUNT = 12,
-    SYS_SPACE_TEST = 13,
     SYS_COUNT
 };
 

@@ -5,7 +5,7 @@
 
 #include "lib/error.h"
 
-enum { INTERVAL_MS_DEFAULT = 100, INTERVAL_MS_MAX = 60000 };
+enum { INTERVAL_MS_DEFAULT = 100, INTERVAL_MS_MAX = 60000, TEST_SPACES_MAX = 128 };
 
 static int is_blank(char c) { return c == ' ' || c == '\n' || c == '\t'; }
 
@@ -55,9 +55,8 @@ static int parse_word(struct options *options, const char *name, size_t name_len
     } else if (name_is(name, name_length, "relaxed")) {
         status = parse_number(value, value_length, 1, &number);
         options->relaxed = (int)number;
-    } else if (name_is(name, name_length, "test")) {
-        status = parse_number(value, value_length, 1, &number);
-        options->test = (int)number;
+    } else if (name_is(name, name_length, "test_spaces")) {
+        status = parse_number(value, value_length, TEST_SPACES_MAX, &options->test_spaces);
     } else if (name_is(name, name_length, "log")) {
         status = parse_number(value, value_length, LOG_DEBUG, &number);
         options->log_level = (enum log_level)number;

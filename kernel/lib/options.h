@@ -11,7 +11,7 @@
 struct options {
     uint64_t interval_ms;
     int relaxed;
-    int test;
+    uint64_t test_spaces;
     enum log_level log_level;
     int trust_given;
     uint8_t trust[32];

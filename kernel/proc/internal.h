@@ -58,6 +58,6 @@ void console_write(const void *user, size_t size); /* prepared; at most the room
 void console_read(void *user, size_t size);        /* prepared; at most what waits */
 
 /* space_test.c */
-int64_t space_test(uint64_t operation, uint64_t value);
+int space_test_make(uint64_t count);
 
 #endif

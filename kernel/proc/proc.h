@@ -21,7 +21,7 @@ struct proc_env {
     int (*output_idle)(void);
     uint64_t entry_cycles;           /* TSC at the kernel's entry */
     int relaxed;                     /* output is not held */
-    int test;                        /* space_test allowed */
+    uint64_t test_spaces;            /* more spaces, for benchmarks of the freeze */
 };
 
 /* 0, or a negative error after a notice: this generation is not for this kernel. */

@@ -7,10 +7,18 @@
 #include "lib/lib.h"
 #include "proc/internal.h"
 
+#define PATIENCE_NS 2000000000ull
+
 void record_load_wait(uint32_t page) {
     const void *key;
-    while (pager_record_load(page, &key) != PAGER_DONE)
+    uint64_t patience_ns = proc_env.now_ns() + PATIENCE_NS;
+    while (pager_record_load(page, &key) != PAGER_DONE) {
         proc_env.poll();
+        if (proc_env.now_ns() > patience_ns) {
+            notice("the machine waits for page %u of its records: no store that answers has it", page);
+            patience_ns = UINT64_MAX;
+        }
+    }
 }
 
 static size_t record_offset(uint32_t slot) { return slot % RECORDS_PER_PAGE * (4096u / RECORDS_PER_PAGE); }

@@ -89,6 +89,9 @@ int proc_resume(const struct proc_env *env) {
         notice("the records of generation %llu make no sense (error %d)", (unsigned long long)store_generation(), -status);
         return status;
     }
+    status = space_test_make(proc_env.test_spaces);
+    if (status != 0)
+        return status;
     console_resume();
     proc_resume_count = ++machine_record_write()->resume_count;
     return 0;

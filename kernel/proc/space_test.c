@@ -1,34 +1,35 @@
 /*
- * kernel/proc/space_test.c: system call 13, for benchmarks of the freeze only (option test=1).
+ * kernel/proc/space_test.c: more spaces than programs, for benchmarks of the freeze (option test_spaces).
  *
- * operation 0: `value` more spaces become part of the machine, each with a mapped, written page. Returns how many there are.
- * They hold no program and are not in any record: they vanish at the next start.
+ * Each has one mapped, written page. They hold no program and are in no record: they vanish at the next start.
+ * Called by: resume.c, after the programs' spaces exist. May wait for the disk (proc_env.poll).
  */
+#include "lib/error.h"
 #include "lib/lib.h"
+#include "mm/frame.h"
 #include "proc/internal.h"
 
-enum { TEST_SPACE_COUNT_MAX = 128 };
+enum { TEST_SPACE_COUNT_MAX = 128, TEST_SPACE_FIRST = 1 << 20, TEST_ADDRESS = 1 << 20 };
 
-static struct space test_spaces[TEST_SPACE_COUNT_MAX];
-static unsigned test_space_count;
+static struct space spaces[TEST_SPACE_COUNT_MAX];
 
-int64_t space_test(uint64_t operation, uint64_t value) {
-    if (operation != 0 || value > TEST_SPACE_COUNT_MAX - test_space_count)
-        return ERR_INVAL;
-    struct space *current = thread_current()->space;
-    while (value-- > 0) {
-        struct space *space = &test_spaces[test_space_count];
-        if (space_init(space, (1u << 20) + test_space_count) != 0)
-            return ERR_NOMEM;
-        space->region[0] = (struct region_record){.start = 1 << 20, .end = 2 << 20, .access = REGION_READ | REGION_WRITE};
-        space->region_count = 1;
-        test_space_count++;
-        pager_switch(space);
+int space_test_make(uint64_t count) {
+    if (count > TEST_SPACE_COUNT_MAX)
+        return -E_LIMIT;
+    for (uint64_t i = 0; i < count; i++) {
+        int status = space_init(&spaces[i], TEST_SPACE_FIRST + i);
+        if (status != 0)
+            return status;
+        spaces[i].region[0] = (struct region_record){
+            .start = TEST_ADDRESS, .end = TEST_ADDRESS + FRAME_SIZE, .access = REGION_READ | REGION_WRITE};
+        spaces[i].region_count = 1;
+        pager_switch(&spaces[i]);
         const void *key;
-        enum pager_result result = pager_user_prepare(1 << 20, 1, 1, &key);
-        pager_switch(current);
-        if (result != PAGER_DONE)
-            return ERR_NOMEM; /* needs a node or memory that is not here: try again from the program */
+        while (pager_user_prepare(TEST_ADDRESS, FRAME_SIZE, 1, &key) == PAGER_WAIT)
+            proc_env.poll();
+        arch_user_access_begin();
+        *(volatile uint64_t *)TEST_ADDRESS = i + 1;
+        arch_user_access_end();
     }
-    return test_space_count;
+    return 0;
 }

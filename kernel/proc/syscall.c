@@ -179,10 +179,6 @@ static int64_t sys_resume_count(const struct thread_registers *r) {
     return (int64_t)proc_resume_count;
 }
 
-static int64_t sys_space_test(const struct thread_registers *r) {
-    return proc_env.test ? space_test(r->rdi, r->rsi) : ERR_NOSYS;
-}
-
 static int64_t (*const table[SYS_COUNT])(const struct thread_registers *) = {
     [SYS_EXIT] = sys_exit,
     [SYS_CONSOLE_WRITE] = sys_console_write,
@@ -197,7 +193,6 @@ static int64_t (*const table[SYS_COUNT])(const struct thread_registers *) = {
     [SYS_DISCARD] = sys_discard,
     [SYS_EXEC_WRITE] = sys_exec_write,
     [SYS_RESUME_COUNT] = sys_resume_count,
-    [SYS_SPACE_TEST] = sys_space_test,
 };
 
 void proc_syscall(void) {
