@@ -96,6 +96,12 @@ static void *store_page_alloc(int urgent) {
 
 static void store_page_free(void *page) { frame_free(frame_of(virt_to_phys(page))); }
 
+static void store_hash_pages(uint8_t *const hash[4], const void *const page[4]) {
+    arch_vector_begin();
+    blake2b_pages(hash, page);
+    arch_vector_end();
+}
+
 static void store_notice(const char *text) { notice("store: %s", text); }
 
 static struct store_env store_env = {
@@ -104,7 +110,7 @@ static struct store_env store_env = {
     .page_alloc = store_page_alloc,
     .page_free = store_page_free,
     .wake = proc_wake,
-    .now_ns = clock_ns,
+    .now_ns = machine_now_ns,
     .random = entropy_read,
     .notice = store_notice,
 };
@@ -167,6 +173,7 @@ static void memory_start(const struct boot_info *info) {
 static void store_start(const struct options *options) {
     struct store_options store_options = {.record_version_max = RECORD_VERSION, .trust_given = options->trust_given};
     memcpy(store_options.trust, options->trust, ROOT_HASH_SIZE);
+    store_env.hash_pages = arch_vector_init() ? store_hash_pages : NULL;
     int status = store_open(&store_env, &store_options);
     if (status != 0)
         refuse("there is no generation to go on from", status);

@@ -167,14 +167,14 @@ int pager_work(unsigned budget) {
     return 1;
 }
 
+static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
 uint64_t pager_deadline_ns(void) {
-    uint64_t deadline = pagein_deadline_ns();
+    uint64_t deadline = earlier(pagein_deadline_ns(), store_deadline_ns());
     if (store_commit_running())
         return deadline;
-    uint64_t due[] = {frozen_waiting ? retry_ns : snapshot_due_ns(), copies_due_ns()};
-    for (unsigned i = 0; i < 2; i++)
-        deadline = due[i] < deadline ? due[i] : deadline;
-    return deadline;
+    deadline = earlier(deadline, frozen_waiting ? retry_ns : snapshot_due_ns());
+    return earlier(deadline, copies_due_ns());
 }
 
 uint64_t pager_epoch(void) { return pager.epoch; }

@@ -1,0 +1,81 @@
+/*
+ * kernel/store/alloc.c: free blocks: the bitmap pages of the meta tree, searched from where the last search ended.
+ *
+ * Promise: a block is given out only when its bit was clear and its place is not a fixed one; bits change in dirty
+ * pages only, so a root that never becomes durable frees and takes nothing. Bitmap pages are read when they are
+ * needed.
+ * Called by: the commit, localising, and retention (which frees).
+ */
+#include "store/internal.h"
+
+static uint64_t page_of_block(uint64_t block) { return block / BITS_PER_PAGE; }
+
+/* The first clear bit in [from, end) of a bitmap page (NULL: all clear), or end. */
+static uint64_t find_clear(const uint64_t *words, uint64_t from, uint64_t end) {
+    for (uint64_t block = from; block < end;) {
+        uint64_t bit = block % BITS_PER_PAGE;
+        if (words != NULL && bit % 64 == 0 && words[bit / 64] == UINT64_MAX) {
+            block += 64;
+            continue;
+        }
+        if ((words == NULL || !(words[bit / 64] >> bit % 64 & 1)) && !block_is_fixed(block))
+            return block;
+        block++;
+    }
+    return end;
+}
+
+static uint64_t page_end(uint64_t block) {
+    uint64_t end = (page_of_block(block) + 1) * BITS_PER_PAGE;
+    return end < store.header.block_count ? end : store.header.block_count;
+}
+
+static int find_free(uint64_t *block) {
+    uint64_t page_count = page_of_block(store.header.block_count - 1) + 1;
+    uint64_t from = store.alloc_next;
+    for (uint64_t i = 0; i <= page_count; i++) {
+        struct node *page;
+        if (from < RING_FIRST_BLOCK || from >= store.header.block_count)
+            from = RING_FIRST_BLOCK;
+        int status = tree_read(page_of(TREE_META, META_BITMAP, page_of_block(from)), &page);
+        if (status != 0)
+            return status;
+        *block = find_clear(page != NULL ? (const uint64_t *)(void *)page->page : NULL, from, page_end(from));
+        if (*block < page_end(from))
+            return 0;
+        from = page_end(from);
+    }
+    return -E_NOSPACE;
+}
+
+/* Takes a free block. */
+int alloc_block(uint64_t *block) {
+    struct node *page;
+    uint64_t found = 0;
+    int status = find_free(&found);
+    if (status == 0)
+        status = tree_modify(page_of(TREE_META, META_BITMAP, page_of_block(found)), &page);
+    if (status != 0)
+        return status;
+    ((uint64_t *)(void *)page->page)[found % BITS_PER_PAGE / 64] |= (uint64_t)1 << found % 64;
+    store.alloc_next = found + 1;
+    store.free_count--;
+    *block = found;
+    return 0;
+}
+
+/* Gives a block back: it may be taken at once. A list that names a block that is free already is damaged. */
+int alloc_free(uint64_t block) {
+    struct node *page;
+    if (block >= store.header.block_count || block_is_fixed(block))
+        return -E_CORRUPT;
+    int status = tree_modify(page_of(TREE_META, META_BITMAP, page_of_block(block)), &page);
+    if (status != 0)
+        return status;
+    uint64_t *word = &((uint64_t *)(void *)page->page)[block % BITS_PER_PAGE / 64];
+    if (!(*word >> block % 64 & 1))
+        return -E_CORRUPT;
+    *word &= ~((uint64_t)1 << block % 64);
+    store.free_count++;
+    return 0;
+}

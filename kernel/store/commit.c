@@ -1,0 +1,424 @@
+/*
+ * kernel/store/commit.c: one generation (or one root without pages) from start to durable: a row of phases.
+ *
+ * Promise: FORMAT.md's order: data, nodes bottom-up, meta, FLUSH, root record, FLUSH; a phase that must wait is
+ * entered again by a later store_work, and never waits for anything but its own reads and writes. Nothing is freed
+ * but by retention.
+ * Called by: pager (store_commit_start, store_work), open.c (adoption).
+ */
+#include "store/internal.h"
+
+enum { PHASE_DONE = 2, RETRY_NS = 1000000000 };
+
+/* A page on its way from the caller to the tree. */
+struct pending {
+    struct store_commit_page page;
+    int is_zero;
+    uint64_t block; /* 0: no place yet */
+    uint8_t hash[HASH_SIZE];
+};
+
+static struct {
+    struct store_commit *request;
+    int running, draining;
+    unsigned phase;
+    int status;
+    uint64_t retry_ns;
+    struct pending group[HASH_GROUP_COUNT]; /* of which group_index are done */
+    unsigned group_index, group_count;
+    uint64_t page_count;
+    int pruned;
+    struct root_disk *root; /* a page of its own */
+    struct list_node writing;
+} commit;
+
+uint64_t commit_generation(void) { return commit.running ? commit.request->generation : store.root.generation; }
+int store_commit_running(void) { return commit.running; }
+
+/* --- worst case --- */
+
+/* Nodes that change at most when `pages` of the first `bound` + 1 pages of so many spaces of this height do. */
+static uint64_t nodes_bound(uint64_t pages, uint64_t space_count, uint64_t bound, unsigned height) {
+    uint64_t sum = 0;
+    while (height < SPACE_HEIGHT_MAX && bound >> (NODE_FANOUT_BITS * height) != 0)
+        height++;
+    for (unsigned level = 1; level <= height; level++) {
+        uint64_t exist = space_count * ((bound >> (NODE_FANOUT_BITS * level)) + 1);
+        sum += pages < exist ? pages : exist;
+    }
+    for (unsigned level = 1; level <= DIRECTORY_HEIGHT_MAX; level++)
+        sum += (space_count >> (NODE_FANOUT_BITS * level)) + 2;
+    return sum;
+}
+
+static uint64_t meta_dirty_count(void) {
+    uint64_t count = 0;
+    for (unsigned level = 0; level < LEVEL_COUNT; level++)
+        list_for_each(link, cache_dirty(TREE_META, level))
+            count++;
+    return count;
+}
+
+static uint64_t worst_case(uint64_t page_count) {
+    uint64_t blocks = store.header.block_count;
+    uint64_t sum = page_count + nodes_bound(page_count, store.space_bound + 1, store.page_bound, store.height_bound);
+    struct block_ptr_disk shares;
+    if (clone_pending() || tree_space_pointer(TREE_MAIN, SPACE_SHARES, &shares) != 0 || ptr_present(&shares))
+        sum += blocks / COUNTS_PER_PAGE + 1 + nodes_bound(blocks / COUNTS_PER_PAGE + 1, 1, blocks / COUNTS_PER_PAGE, 0);
+    uint64_t bitmap = blocks / BITS_PER_PAGE + 1;
+    sum += bitmap + nodes_bound(bitmap, 1, bitmap, 0) + meta_dirty_count();
+    uint64_t deaths = sum + list_dead.count + (clone_pending() ? blocks - store.free_count : 0);
+    return sum + deaths / LIST_ENTRY_COUNT_MAX + SPARE_BLOCK_COUNT;
+}
+
+int store_commit_start(struct store_commit *request) {
+    uint64_t generation = store.root.generation;
+    if (commit.running)
+        return -E_BUSY;
+    if (store.broken)
+        return -E_IO;
+    if (request->generation != generation + 1 && (request->generation != generation || request->page_count != 0))
+        return -E_INVAL;
+    store.operation++;
+    /* A root without pages may use what is kept for it. */
+    uint64_t spare = request->generation == generation ? SPARE_BLOCK_COUNT : 0;
+    if (worst_case(request->page_count) > store.free_count + store.freeable + spare)
+        return -E_NOSPACE;
+    struct list_node writing = {0};
+    struct root_disk *root = commit.root;
+    memset(&commit, 0, sizeof commit);
+    commit.writing = writing;
+    list_init(&commit.writing);
+    commit.root = root;
+    commit.request = request;
+    commit.running = 1;
+    return 0;
+}
+
+/* --- phases: PHASE_DONE, or 0 or 1 to be called again, or a negative error --- */
+
+static int begin(void) {
+    if (commit.root == NULL && (commit.root = cache_page_alloc()) == NULL)
+        return -E_NOMEM;
+    int status = retain_dead_head();
+    if (status != 0)
+        return status;
+    retain_begin();
+    clone_begin();
+    write_begin(commit.request);
+    return PHASE_DONE;
+}
+
+static int retain(void) {
+    int status = list_flush_full(&list_dead);
+    return status != 0 ? status : retain_step();
+}
+
+static int spaces(void) {
+    int status = list_flush_full(&list_dead);
+    return status != 0 ? status : clone_step();
+}
+
+/* Takes the next pages from the caller and hashes them together. */
+static int gather(void) {
+    const void *data[HASH_GROUP_COUNT];
+    uint8_t hash[HASH_GROUP_COUNT][HASH_SIZE];
+    unsigned data_count = 0, hash_index = 0;
+    commit.group_index = commit.group_count = 0;
+    while (commit.group_count < HASH_GROUP_COUNT) {
+        struct pending *pending = &commit.group[commit.group_count];
+        if (!commit.request->next(commit.request, &pending->page))
+            break;
+        check(commit.page_count + commit.group_count < commit.request->page_count && pending->page.key.space != SPACE_SHARES);
+        pending->block = 0;
+        pending->is_zero = page_is_zero(pending->page.data);
+        if (!pending->is_zero)
+            data[data_count++] = pending->page.data;
+        commit.group_count++;
+    }
+    hash_group(hash, data, data_count);
+    for (unsigned i = 0; i < commit.group_count; i++)
+        if (!commit.group[i].is_zero)
+            memcpy(commit.group[i].hash, hash[hash_index++], HASH_SIZE);
+    return commit.group_count == 0 ? PHASE_DONE : 0;
+}
+
+/* The page at hand: a place, a pointer, in the tree, to the disk. Each part is done once. */
+static int commit_page(struct pending *pending) {
+    struct store_commit_page *page = &pending->page;
+    struct block_ptr_disk pointer = {0};
+    if (!pending->is_zero) {
+        if (!write_room())
+            return -E_AGAIN;
+        int status = pending->block == 0 ? alloc_block(&pending->block) : 0;
+        if (status != 0)
+            return status;
+        pointer = pointer_with_hash(pending->block, 0, commit.request->generation, pending->hash);
+    }
+    int status = tree_set(page->key, &pointer);
+    if (status != 0)
+        return status;
+    commit.group_index++;
+    commit.page_count++;
+    if (pending->is_zero)
+        commit.request->written(commit.request, page);
+    else
+        write_page(pending->block, (void *)(uintptr_t)page->data, WRITE_DATA, page);
+    return 0;
+}
+
+static int pages(void) {
+    int status = list_flush_full(&list_dead);
+    if (status != 0)
+        return status;
+    if (commit.group_index == commit.group_count)
+        return gather();
+    return commit_page(&commit.group[commit.group_index]);
+}
+
+/* No copy may have a block without an entry when the bitmap is written. */
+static int drain_copies(void) {
+    store.draining = 1;
+    return copy_settled() ? PHASE_DONE : -E_AGAIN;
+}
+
+/* Gives one dirty node its place. */
+static int place_one(enum tree_id tree) {
+    for (unsigned level = 0; level < LEVEL_COUNT; level++) {
+        struct list_node *list = cache_dirty(tree, level);
+        if (list_empty(list))
+            continue;
+        struct node *node = list_entry(list->next, struct node, link);
+        int status = alloc_block(&node->block);
+        if (status == 0)
+            cache_set_state(node, NODE_DIRTY, cache_placed(tree, level));
+        return status;
+    }
+    return PHASE_DONE;
+}
+
+/* Seals the placed nodes of one level, a group at a time, and sends them. */
+static int write_level(struct list_node *list, unsigned pointer_level) {
+    struct node *group[HASH_GROUP_COUNT];
+    const void *page[HASH_GROUP_COUNT];
+    uint8_t hash[HASH_GROUP_COUNT][HASH_SIZE];
+    unsigned count = 0;
+    for (struct list_node *link = list->next; link != list && count < HASH_GROUP_COUNT; link = link->next, count++) {
+        group[count] = list_entry(link, struct node, link);
+        page[count] = group[count]->page;
+    }
+    hash_group(hash, page, count);
+    for (unsigned i = 0; i < count; i++) {
+        struct node *node = group[i];
+        if (!write_room())
+            return -E_AGAIN;
+        node->pointer = pointer_with_hash(node->block, pointer_level, commit.request->generation, hash[i]);
+        *tree_node_slot(node) = node->pointer;
+        cache_set_state(node, NODE_WRITING, &commit.writing);
+        write_page(node->block, node->page, WRITE_NODE, NULL);
+    }
+    return 0;
+}
+
+/* Children before parents: a level is begun when the one below has none left. */
+static int write_nodes(enum tree_id tree) {
+    for (unsigned level = 0; level < LEVEL_COUNT; level++) {
+        struct list_node *list = cache_placed(tree, level);
+        if (list_empty(list))
+            continue;
+        if (!write_room())
+            return -E_AGAIN;
+        return write_level(list, level <= LEVEL_DIRECTORY ? level : level - LEVEL_DIRECTORY);
+    }
+    return PHASE_DONE;
+}
+
+static void prune_once(enum tree_id tree) {
+    if (!commit.pruned)
+        tree_prune(tree);
+    commit.pruned = 1;
+}
+
+static int place_main(void) {
+    prune_once(TREE_MAIN);
+    int status = list_flush_full(&list_dead);
+    return status != 0 ? status : place_one(TREE_MAIN);
+}
+
+static int write_main(void) { return write_nodes(TREE_MAIN); }
+
+static int record(void) {
+    const struct store_commit *request = commit.request;
+    struct generation_disk record = {.generation = request->generation, .wall_ns = request->wall_ns,
+                                     .mono_ns = request->mono_ns, .tree = store.tree[TREE_MAIN].root,
+                                     .tree_height = store.tree[TREE_MAIN].height, .dirty_pages = commit.page_count};
+    int status = retain_append(&record);
+    commit.pruned = 0;
+    return status != 0 ? status : PHASE_DONE;
+}
+
+/* Settling a place changes the bitmap, which needs a place, ...: ends, as each page of the bitmap gets one once. */
+static int place_meta(void) {
+    prune_once(TREE_META);
+    int status = place_one(TREE_META);
+    return status == PHASE_DONE ? (status = list_place(&list_dead)) != 0 ? status : PHASE_DONE : status;
+}
+
+static int write_lists(void) {
+    int status = list_finish(&list_dead);
+    if (status == 0)
+        status = retain_finish(&list_dead);
+    return status != 0 ? status : PHASE_DONE;
+}
+
+static int write_meta(void) {
+    store.frozen = 1;
+    check(!cache_has_dirty(TREE_META));
+    return write_nodes(TREE_META);
+}
+
+static int wait_writes(void) {
+    write_push();
+    return write_in_flight() == 0 ? PHASE_DONE : -E_AGAIN;
+}
+
+static int flush(void) {
+    write_barrier(STORE_FLUSH, 0, NULL);
+    return PHASE_DONE;
+}
+
+static void fill_root(struct root_disk *root) {
+    const struct store_commit *request = commit.request;
+    *root = store.root;
+    root->magic = ROOT_MAGIC;
+    root->version = FORMAT_VERSION;
+    root->record_version = request->record_version;
+    root->sequence = store.sequence_max + 1;
+    root->generation = request->generation;
+    root->wall_ns = request->wall_ns;
+    root->mono_ns = request->mono_ns;
+    memcpy(root->store_id, store.header.store_id, STORE_ID_SIZE);
+    memcpy(root->previous_hash, store.root.hash, ROOT_HASH_SIZE);
+    root->tree = store.tree[TREE_MAIN].root;
+    root->tree_height = store.tree[TREE_MAIN].height;
+    root->meta = store.tree[TREE_META].root;
+    root->meta_height = store.tree[TREE_META].height;
+    root->kernel = store.boot[BOOT_KERNEL];
+    root->loader = store.boot[BOOT_LOADER];
+    root->resume = store.boot[BOOT_RESUME];
+    root->stores = store.boot[BOOT_STORES];
+    root->block_count = store.header.block_count;
+    root->free_count = store.free_count;
+    root->alloc_next = store.alloc_next;
+    root_seal(root);
+}
+
+static int write_root(void) {
+    memset(commit.root, 0, BLOCK_SIZE);
+    fill_root(commit.root);
+    uint64_t slot = commit.root->sequence % RING_COUNT;
+    write_barrier(STORE_WRITE, RING_FIRST_BLOCK + slot * store.header.ring_stride, commit.root);
+    return PHASE_DONE;
+}
+
+static int finish(void) {
+    struct store_commit *request = commit.request;
+    struct list_node *link;
+    store.root = *commit.root;
+    store.sequence_max = store.root.sequence;
+    while ((link = list_pop(&commit.writing)) != NULL)
+        cache_clean(list_entry(link, struct node, link));
+    check(list_dead.first == NULL);
+    list_dead.count = 0;
+    store.frozen = store.draining = store.unsaved = store.far_changed = 0;
+    store.freeable = retain_freeable();
+    commit.running = 0;
+    request->done(request, 0);
+    return 1;
+}
+
+static int (*const phase[])(void) = {
+    begin,      retain,      spaces,     pages,       drain_copies, boot_step_commit, place_main,
+    write_main, record,      place_meta, write_lists, write_meta,   wait_writes,      flush,
+    wait_writes, write_root, wait_writes, flush,      wait_writes,  finish,
+};
+
+/* Near has failed: ends when nothing is in flight any more. The dirty nodes stay in memory. */
+static int fail(int status) {
+    if (!store.broken)
+        store_notice("near: a snapshot cannot be written (error %d): no more will be made", -status);
+    store.broken = 1;
+    write_push();
+    if (write_in_flight() != 0)
+        return 0;
+    commit.running = 0;
+    commit.request->done(commit.request, status);
+    return 0;
+}
+
+/* A node that the commit has to change cannot be read now: its store may come back. */
+static int retry_later(void) {
+    if (commit.retry_ns == 0)
+        store_notice("a snapshot waits for a store to answer");
+    commit.retry_ns = store.env->now_ns() + RETRY_NS;
+    write_push();
+    return 0;
+}
+
+/* One step. 1: go on, 0: it waits. */
+int commit_step(void) {
+    if (!commit.running)
+        return 0;
+    if (commit.phase > 0 && write_status() != 0)
+        commit.status = write_status();
+    if (commit.status != 0)
+        return fail(commit.status);
+    if (commit.retry_ns > store.env->now_ns())
+        return 0;
+    store.operation++;
+    store.urgent = 1;
+    int status = phase[commit.phase]();
+    store.urgent = 0;
+    if (status == PHASE_DONE)
+        commit.phase++;
+    if (status >= 0)
+        return 1;
+    if (status == -E_IO)
+        return retry_later();
+    if (status != -E_AGAIN && status != -E_NOMEM)
+        return fail(commit.status = status);
+    write_push();
+    return 0;
+}
+
+void commit_init(void) {
+    memset(&commit, 0, sizeof commit);
+    memset(&list_dead, 0, sizeof list_dead);
+}
+
+/* --- work between completions --- */
+
+int store_work(unsigned budget) {
+    fetch_node_loaded();
+    fetch_pump();
+    for (; budget > 0; budget--) {
+        int more = commit_step();
+        more |= copy_step();
+        if (!more && !commit.running)
+            more = boot_step_idle();
+        if (!more)
+            return 0;
+    }
+    return 1;
+}
+
+/* When it has something to do although nothing completes: a store that did not answer is asked again. */
+uint64_t store_deadline_ns(void) {
+    uint64_t now = store.env->now_ns(), boot = boot_retry_ns();
+    uint64_t deadline = commit.running && commit.retry_ns > now ? commit.retry_ns : UINT64_MAX;
+    return !commit.running && boot > now && boot < deadline ? boot : deadline;
+}
+
+int store_has_unsaved_copies(void) { return store.unsaved || store.far_changed || boot_ready(); }
+uint64_t store_generation(void) { return store.root.generation; }
+uint64_t store_mono_ns(void) { return store.root.mono_ns; }

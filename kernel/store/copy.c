@@ -1,0 +1,203 @@
+/*
+ * kernel/store/copy.c: localising: what was fetched from a far store is written to near and entered in the presence
+ * map.
+ *
+ * Promise: a copy is named only after its write has completed, in meta pages that become durable with the next root;
+ * when memory or space is short, or all slots are taken, a copy is simply not made.
+ * Called by: fetch.c (offers, finds), store_work (steps), commit.c (waits until none is half done).
+ */
+#include "store/internal.h"
+
+enum { COPY_COUNT = 32, COPY_SPACE_SHARE = 8 /* copies leave one eighth of near alone */ };
+enum copy_state { COPY_NONE, COPY_QUEUED, COPY_WRITING, COPY_WRITTEN, COPY_FAILED, COPY_BAD };
+
+struct copy {
+    enum copy_state state;
+    unsigned home;
+    uint64_t far_block, near_block;
+    void *page;
+    struct store_io io;
+};
+
+static struct copy copies[COPY_COUNT];
+
+static struct node_key map_key(unsigned home, uint64_t far_block) {
+    return page_of(TREE_META, META_PRESENCE + home, far_block / COUNTS_PER_PAGE);
+}
+
+static uint32_t *map_entry(struct node *page, uint64_t far_block) {
+    return (uint32_t *)(void *)page->page + far_block % COUNTS_PER_PAGE;
+}
+
+/* *near_block: where the copy is, 0: there is none. */
+int copy_find(unsigned home, uint64_t far_block, uint64_t *near_block) {
+    struct node *page;
+    int status = tree_read(map_key(home, far_block), &page);
+    *near_block = 0;
+    if (status == 0 && page != NULL)
+        *near_block = *map_entry(page, far_block);
+    if (*near_block >= store.header.block_count || (*near_block != 0 && block_is_fixed(*near_block)))
+        *near_block = 0;
+    return status;
+}
+
+int copy_set(unsigned home, uint64_t far_block, uint64_t near_block) {
+    struct node *page;
+    int status = tree_modify(map_key(home, far_block), &page);
+    if (status == 0)
+        *map_entry(page, far_block) = (uint32_t)near_block;
+    return status;
+}
+
+static struct copy *slot_for(unsigned home, uint64_t far_block) {
+    struct copy *found = NULL;
+    for (unsigned i = 0; i < COPY_COUNT; i++) {
+        if (copies[i].state == COPY_NONE)
+            found = &copies[i];
+        else if (copies[i].home == home && copies[i].far_block == far_block)
+            return NULL;
+    }
+    return found;
+}
+
+/* A verified far page has come: keeps a copy of it, if that is cheap now. */
+void copy_offer(const struct block_ptr_disk *pointer, const void *page) {
+    struct copy *copy = slot_for(ptr_store(pointer), ptr_block(pointer));
+    if (copy == NULL || store.broken || store.free_count < store.header.block_count / COPY_SPACE_SHARE)
+        return;
+    copy->page = store.env->page_alloc(0);
+    if (copy->page == NULL)
+        return;
+    memcpy(copy->page, page, BLOCK_SIZE);
+    copy->home = ptr_store(pointer);
+    copy->far_block = ptr_block(pointer);
+    copy->state = COPY_QUEUED;
+}
+
+/* A copy did not have its hash: it will be forgotten. */
+void copy_bad(unsigned home, uint64_t far_block) {
+    struct copy *copy = slot_for(home, far_block);
+    if (copy == NULL)
+        return;
+    copy->home = home;
+    copy->far_block = far_block;
+    copy->page = NULL;
+    copy->state = COPY_BAD;
+}
+
+static void write_done(struct store_io *io, int status) {
+    struct copy *copy = io->owner;
+    copy->state = status == 0 ? COPY_WRITTEN : COPY_FAILED;
+}
+
+static int start_write(struct copy *copy) {
+    int status = alloc_block(&copy->near_block);
+    if (status != 0)
+        return status;
+    copy->state = COPY_WRITING;
+    copy->io = (struct store_io){.op = STORE_WRITE, .disk = 0, .sector = copy->near_block * SECTORS_PER_BLOCK,
+                                 .page_count = 1, .done = write_done, .owner = copy};
+    copy->io.page[0] = copy->page;
+    store.facts.near_writes++;
+    if (store.env->submit(&copy->io) != 0)
+        copy->state = COPY_FAILED;
+    return 0;
+}
+
+static void end(struct copy *copy) {
+    if (copy->page != NULL)
+        store.env->page_free(copy->page);
+    copy->page = NULL;
+    copy->state = COPY_NONE;
+}
+
+/* Enters a written copy in the map; a second copy of the same block is given back. */
+static int enter(struct copy *copy) {
+    uint64_t known;
+    int status = copy_find(copy->home, copy->far_block, &known);
+    if (status == 0)
+        status = known != 0 ? alloc_free(copy->near_block) : copy_set(copy->home, copy->far_block, copy->near_block);
+    if (status == 0)
+        end(copy);
+    return status;
+}
+
+/* The durable root may still name the bad copy's block, so it dies like any other. */
+static int forget(struct copy *copy) {
+    uint64_t known;
+    int status = copy_find(copy->home, copy->far_block, &known);
+    if (status == 0 && known != 0)
+        status = copy_set(copy->home, copy->far_block, 0);
+    if (status == 0 && known != 0)
+        status = life_die(known, commit_generation());
+    if (status == 0)
+        end(copy);
+    return status;
+}
+
+static int give_back(struct copy *copy) {
+    int status = alloc_free(copy->near_block);
+    if (status == 0)
+        end(copy);
+    return status;
+}
+
+/* The map or the bitmap cannot be had: a written copy is given back; what cannot be given back stays taken. */
+static void give_up(struct copy *copy) {
+    if (copy->state == COPY_WRITTEN)
+        copy->state = COPY_FAILED;
+    else
+        end(copy);
+}
+
+static int step(struct copy *copy) {
+    switch (copy->state) {
+    case COPY_QUEUED:
+        return store.draining ? -E_AGAIN : start_write(copy);
+    case COPY_WRITTEN:
+        return enter(copy);
+    case COPY_FAILED:
+        return give_back(copy);
+    case COPY_BAD:
+        return forget(copy);
+    default:
+        return -E_AGAIN;
+    }
+}
+
+/* Moves one copy on. 1: did something. */
+int copy_step(void) {
+    if (store.frozen || store.broken)
+        return 0;
+    for (unsigned i = 0; i < COPY_COUNT; i++) {
+        if (copies[i].state == COPY_NONE)
+            continue;
+        store.operation++;
+        store.urgent = store.draining; /* a commit waits for it */
+        int status = step(&copies[i]);
+        store.urgent = 0;
+        if (status == 0)
+            return 1;
+        if (status != -E_AGAIN && status != -E_NOMEM)
+            give_up(&copies[i]);
+    }
+    return 0;
+}
+
+/* True when the meta tree says the truth: no copy has a block without an entry. */
+int copy_settled(void) {
+    for (unsigned i = 0; i < COPY_COUNT; i++)
+        if (copies[i].state != COPY_NONE && copies[i].state != COPY_QUEUED)
+            return 0;
+    return 1;
+}
+
+/* True while a copy is on its way. */
+int copy_busy(void) {
+    for (unsigned i = 0; i < COPY_COUNT; i++)
+        if (copies[i].state != COPY_NONE)
+            return 1;
+    return 0;
+}
+
+void copy_init(void) { memset(copies, 0, sizeof copies); }

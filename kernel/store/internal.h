@@ -1,0 +1,217 @@
+/*
+ * kernel/store/internal.h: what the files of this room share: the state of the one store, and each file's functions.
+ *
+ * Promise: nobody outside kernel/store includes this. An operation that must wait returns -E_AGAIN with nothing half
+ * done that making it again would do twice; the newest tree is what the cache and `store.tree` say, dirty nodes
+ * included.
+ */
+#ifndef STORE_INTERNAL_H
+#define STORE_INTERNAL_H
+
+#include "lib/error.h"
+#include "lib/lib.h"
+#include "lib/list.h"
+#include "store/store.h"
+
+enum tree_id { TREE_MAIN, TREE_META, TREE_COUNT };
+
+/* Levels of nodes: 0 to 5 inside a space (0: a page of the store's own), then the levels of the directory. */
+enum { LEVEL_DIRECTORY = SPACE_HEIGHT_MAX, LEVEL_COUNT = LEVEL_DIRECTORY + DIRECTORY_HEIGHT_MAX + 1 };
+enum {
+    FIXED_BLOCK_COUNT = RING_FIRST_BLOCK + RING_COUNT,
+    SPACE_COUNT_MAX = 1 << (NODE_FANOUT_BITS * DIRECTORY_HEIGHT_MAX),
+    BITS_PER_PAGE = BLOCK_SIZE * 8,
+    COUNTS_PER_PAGE = BLOCK_SIZE / 4,
+    RECORDS_PER_TABLE_PAGE = BLOCK_SIZE / 256,
+    TAG_COUNT_MAX = 1024,
+    HASH_GROUP_COUNT = 4,
+    SPARE_BLOCK_COUNT = 64, /* kept free for roots without pages */
+};
+
+struct node_key {
+    enum tree_id tree;
+    unsigned level;
+    uint64_t space; /* 0 in the directory */
+    uint64_t prefix;
+};
+
+enum node_state { NODE_LOADING, NODE_FAILED, NODE_CLEAN, NODE_DIRTY, NODE_WRITING };
+
+/* A cached node, or a page of the store's own (level 0). */
+struct node {
+    struct node *hash_next;
+    struct list_node link; /* in the list that its state says */
+    struct node_key key;
+    enum node_state state;
+    int status;                    /* NODE_FAILED: why */
+    int orphan;                    /* NODE_LOADING: nobody wants it any more */
+    uint64_t operation;            /* that touched it last: not evicted while it runs */
+    uint64_t block;                /* NODE_DIRTY: where it will be written, 0: not settled */
+    struct block_ptr_disk pointer; /* of the contents on the disk */
+    struct node_disk *page;
+    struct store_fetch fetch;
+};
+
+struct tree {
+    struct block_ptr_disk root; /* a placeholder while its node is dirty */
+    unsigned height;            /* of the directory */
+};
+
+enum boot_object { BOOT_KERNEL, BOOT_LOADER, BOOT_RESUME, BOOT_STORES, BOOT_OBJECT_COUNT };
+
+struct store {
+    const struct store_env *env;
+    struct header_disk header;
+    struct root_disk root;  /* the newest durable root */
+    uint64_t sequence_max;  /* of all root records seen */
+    struct tree tree[TREE_COUNT];
+    struct block_ptr_disk boot[BOOT_OBJECT_COUNT];
+    struct store_entry_disk far[STORE_ENTRY_COUNT_MAX]; /* the table of stores: store number n is far[n - 1] */
+    int far_changed;        /* the table is not on the disk yet */
+    uint8_t disk_id[1 + STORE_FAR_COUNT_MAX][STORE_ID_SIZE];
+    uint64_t disk_failed_ns[1 + STORE_FAR_COUNT_MAX]; /* 0: healthy */
+    uint64_t free_count, alloc_next;
+    uint64_t operation;
+    uint64_t space_bound, page_bound; /* the largest that were asked for: they bound the nodes of a commit, as does */
+    unsigned height_bound;            /* the greatest height of a space that was met */
+    uint64_t freeable;      /* blocks that the next commit frees before it needs any */
+    const void *wait_key;   /* set with -E_AGAIN: what it waits for, if that is a node */
+    int urgent;             /* allocations may use the commit reserve */
+    int draining;           /* the commit waits for copies: none is started */
+    int frozen;             /* the meta tree is being written: no changes */
+    int unsaved;            /* the meta tree or a boot object differs from the durable one */
+    int broken;             /* near failed: no more commits */
+    struct store_facts facts;
+};
+extern struct store store;
+
+/* verify.c */
+int hash_matches(const struct block_ptr_disk *pointer, const void *page);
+void hash_group(uint8_t hash[][HASH_SIZE], const void *const page[], unsigned count);
+struct block_ptr_disk pointer_with_hash(uint64_t block, unsigned level, uint64_t birth, const uint8_t *hash);
+struct block_ptr_disk pointer_make(uint64_t block, unsigned level, uint64_t birth, const void *page);
+struct block_ptr_disk pointer_placeholder(unsigned level);
+int pointer_is_placeholder(const struct block_ptr_disk *pointer);
+int pointer_is_near(const struct block_ptr_disk *pointer); /* present, and its home is this store */
+int pointer_check(const struct block_ptr_disk *pointer, unsigned level);
+int pointers_translate(struct block_ptr_disk *pointer, unsigned count, unsigned home);
+int header_valid(const struct header_disk *header);
+int root_valid(const struct root_disk *root, const uint8_t *store_id);
+void root_seal(struct root_disk *root);
+int block_is_fixed(uint64_t block);
+void store_notice(const char *template, ...) __attribute__((format(printf, 1, 2)));
+
+/* cache.c */
+void cache_init(void);
+void *cache_page_alloc(void);
+struct node *cache_find(struct node_key key);
+int cache_create(struct node_key key, struct node **out);
+int cache_load(struct node_key key, const struct block_ptr_disk *pointer);
+void cache_forget(struct node *node);
+void cache_forget_space(enum tree_id tree, uint64_t space);
+void cache_set_state(struct node *node, enum node_state state, struct list_node *list);
+void cache_clean(struct node *node);
+struct list_node *cache_dirty(enum tree_id tree, unsigned level);
+struct list_node *cache_placed(enum tree_id tree, unsigned level);
+int cache_has_dirty(enum tree_id tree);
+int cache_ready(struct node *node); /* 0, -E_AGAIN or its error */
+
+/* tree.c */
+int tree_pointer(struct node_key key, struct block_ptr_disk *pointer);
+int tree_read(struct node_key key, struct node **out); /* *out NULL: missing, reads as zeros */
+int tree_slot(struct node_key key, struct block_ptr_disk **slot);
+int tree_modify(struct node_key key, struct node **out);
+int tree_set(struct page_key key, const struct block_ptr_disk *pointer);
+struct block_ptr_disk *tree_node_slot(const struct node *node);
+int tree_space_pointer(enum tree_id tree, uint64_t space, struct block_ptr_disk *pointer);
+int tree_space_slot(enum tree_id tree, uint64_t space, struct block_ptr_disk **slot);
+void tree_prune(enum tree_id tree);
+static inline struct node_key page_of(enum tree_id tree, uint64_t space, uint64_t page) {
+    return (struct node_key){tree, 0, space, page};
+}
+
+/* alloc.c */
+int alloc_block(uint64_t *block);
+int alloc_free(uint64_t block);
+
+/* life.c: counts, deaths */
+int life_share_read(uint64_t block, uint32_t *count);
+int life_share_add(uint64_t block, int change);
+int life_release(const struct block_ptr_disk *pointer, enum tree_id tree, uint64_t space, const struct node_disk *node);
+int life_die(uint64_t block, uint64_t birth);
+
+/* list.c: dead and held lists being written */
+struct list_writer {
+    uint64_t generation;       /* whose record gets it; held lists only */
+    struct list_block_disk *first, *last; /* in memory, oldest first */
+    uint64_t count;            /* entries added */
+    struct block_ptr_disk head; /* newest block that is finished */
+};
+extern struct list_writer list_dead;
+int list_prepare(struct list_writer *writer);
+int list_add(struct list_writer *writer, uint64_t block, uint64_t birth);
+int list_flush_full(struct list_writer *writer); /* 1: wrote a block */
+int list_place(struct list_writer *writer);      /* 1: there was something to settle */
+int list_finish(struct list_writer *writer);
+
+/* retain.c: the table of generations */
+int retain_record(uint64_t index, int modify, struct generation_disk **record);
+int retain_find(uint64_t generation, uint64_t *index);
+void retain_begin(void);
+int retain_step(void);      /* 2: done */
+int retain_dead_head(void);
+int retain_append(const struct generation_disk *record);
+int retain_finish(const struct list_writer *dead);
+uint64_t retain_freeable(void);
+void retain_forget(void);
+void retain_init(void);
+
+/* write.c: the commit's writes */
+enum write_kind { WRITE_DATA, WRITE_NODE, WRITE_FREE };
+int write_room(void);
+void write_page(uint64_t block, void *data, enum write_kind kind, const struct store_commit_page *page);
+void write_push(void);
+void write_init(void);
+unsigned write_in_flight(void);
+int write_status(void);
+void write_begin(struct store_commit *commit);
+int write_barrier(enum store_op op, uint64_t block, void *page); /* starts one flush or block write alone */
+
+/* fetch.c */
+void fetch_init(void);
+void fetch_pump(void);
+void fetch_node_loaded(void);
+
+/* copy.c: localising */
+void copy_offer(const struct block_ptr_disk *pointer, const void *page);
+int copy_step(void);
+int copy_settled(void);
+int copy_busy(void);
+int copy_find(unsigned home, uint64_t far_block, uint64_t *near_block);
+int copy_set(unsigned home, uint64_t far_block, uint64_t near_block);
+void copy_init(void);
+void copy_bad(unsigned home, uint64_t far_block);
+
+/* clone.c: clones and drops of spaces */
+uint64_t clone_alias(uint64_t space);
+int clone_step(void); /* 2: all queued operations are applied */
+void clone_begin(void);
+int clone_pending(void);
+void clone_init(void);
+
+/* boot.c */
+int boot_step_commit(void); /* in a commit: 2: done */
+int boot_step_idle(void);
+uint64_t boot_retry_ns(void);
+int boot_ready(void);       /* a commit would make near more independent */
+void boot_init(int installed);
+
+/* commit.c */
+uint64_t commit_generation(void); /* being built; outside of a commit the durable one */
+int commit_step(void);
+void commit_init(void);
+
+/* open.c */
+int disk_serves(unsigned disk, unsigned home);
+
+#endif

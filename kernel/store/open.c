@@ -1,0 +1,412 @@
+/*
+ * kernel/store/open.c: the start: headers and rings of all disks, the newest valid root, or the adoption of a far one.
+ *
+ * Promise: store_open's, in store.h: nothing is written unless near is ours or, blank, adopts a trusted far root; a
+ * header comes last, so an adoption that is cut short leaves near blank.
+ * Called by: main.c, once; the only code of this room that waits (env->poll).
+ */
+#include "store/internal.h"
+
+struct store store;
+
+struct sync_io {
+    struct store_io io;
+    int pending, status;
+};
+
+/* What was found on one disk. */
+struct disk_view {
+    int blank, foreign;    /* blocks 0, 1, 18 are zero; or hold something else */
+    int installed;         /* block 0 holds a boot record */
+    int header_copies;     /* bit 0: block 1 is valid, bit 1: block 18 */
+    struct header_disk header;
+    unsigned root_count;
+    struct root_disk root[RING_COUNT]; /* valid ones, newest first */
+};
+
+static struct disk_view view;
+static struct sync_io ring_io[RING_COUNT];
+
+static void sync_done(struct store_io *io, int status) {
+    struct sync_io *sync = io->owner;
+    sync->status = status;
+    sync->pending = 0;
+}
+
+static void sync_start(struct sync_io *sync, enum store_op op, unsigned disk, uint64_t block, void *page) {
+    sync->io = (struct store_io){.op = op, .disk = disk, .sector = block * SECTORS_PER_BLOCK,
+                                 .page_count = page != NULL, .done = sync_done, .owner = sync};
+    sync->io.page[0] = page;
+    sync->pending = 1;
+    int status = store.env->submit(&sync->io);
+    if (status != 0) {
+        sync->pending = 0;
+        sync->status = status;
+    }
+}
+
+static int sync_wait(struct sync_io *sync) {
+    while (sync->pending)
+        store.env->poll();
+    return sync->status;
+}
+
+static int sync_run(enum store_op op, unsigned disk, uint64_t block, void *page) {
+    sync_start(&ring_io[0], op, disk, block, page);
+    return sync_wait(&ring_io[0]);
+}
+
+/* --- looking at a disk --- */
+
+/* Blocks 0, 1 and 18. A disk whose boot record cannot be read is not blank. */
+static int view_header(unsigned disk, void *page) {
+    static const uint64_t places[] = {0, HEADER_BLOCK, HEADER_COPY_BLOCK};
+    struct header_disk *header = page;
+    int status = 0, found = 0, version = 0;
+    view.blank = 1;
+    for (unsigned i = 0; i < 3; i++) {
+        status = sync_run(STORE_READ, disk, places[i], page);
+        int zero = status == 0 && page_is_zero(page);
+        view.blank &= zero;
+        if (i == 0)
+            view.installed = !zero;
+        if (i == 0 || status != 0 || zero)
+            continue;
+        int validity = header_valid(header);
+        version |= validity == -E_VERSION;
+        if (validity != 0)
+            continue;
+        view.header_copies |= 1 << (i - 1);
+        if (!found)
+            view.header = *header;
+        found = 1;
+    }
+    if (found || view.blank)
+        return 0;
+    view.foreign = 1;
+    return version ? -E_VERSION : status != 0 ? -E_IO : -E_FOREIGN;
+}
+
+static void insert_root(const struct root_disk *root) {
+    unsigned at = view.root_count++;
+    for (; at > 0 && view.root[at - 1].sequence < root->sequence; at--)
+        view.root[at] = view.root[at - 1];
+    view.root[at] = *root;
+}
+
+/* The valid roots of the ring. */
+static int view_ring(unsigned disk) {
+    int status = 0, version = 0;
+    unsigned count = 0;
+    for (; count < RING_COUNT; count++) {
+        void *page = store.env->page_alloc(0);
+        if (page == NULL)
+            break;
+        sync_start(&ring_io[count], STORE_READ, disk, RING_FIRST_BLOCK + count * view.header.ring_stride, page);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        const struct root_disk *root = ring_io[i].io.page[0];
+        int read = sync_wait(&ring_io[i]);
+        int validity = read == 0 ? root_valid(root, view.header.store_id) : read;
+        version |= validity == -E_VERSION;
+        if (validity == 0 && root->sequence % RING_COUNT == i)
+            insert_root(root);
+        store.env->page_free(ring_io[i].io.page[0]);
+    }
+    if (count < RING_COUNT)
+        status = -E_NOMEM;
+    else if (view.root_count == 0)
+        status = version ? -E_VERSION : -E_CORRUPT;
+    return status;
+}
+
+static int view_disk(unsigned disk) {
+    memset(&view, 0, sizeof view);
+    void *page = store.env->page_alloc(0);
+    if (page == NULL)
+        return -E_NOMEM;
+    int status = view_header(disk, page);
+    store.env->page_free(page);
+    if (status != 0 || view.blank)
+        return status;
+    if (view.header.block_count > store.env->disk_sectors[disk] / SECTORS_PER_BLOCK) {
+        store_notice("disk %u: the store has %lu blocks, the disk only %lu", disk,
+                     (unsigned long)view.header.block_count,
+                     (unsigned long)(store.env->disk_sectors[disk] / SECTORS_PER_BLOCK));
+        return -E_RANGE;
+    }
+    return view_ring(disk);
+}
+
+/* --- a root becomes the state in memory --- */
+
+static void take_root(const struct root_disk *root) {
+    cache_init();
+    retain_forget();
+    store.root = *root;
+    store.tree[TREE_MAIN] = (struct tree){root->tree, root->tree_height};
+    store.tree[TREE_META] = (struct tree){root->meta, root->meta_height};
+    store.boot[BOOT_KERNEL] = root->kernel;
+    store.boot[BOOT_LOADER] = root->loader;
+    store.boot[BOOT_RESUME] = root->resume;
+    store.boot[BOOT_STORES] = root->stores;
+    store.free_count = root->free_count;
+    if (store.header.block_count > root->block_count) /* it has been grown */
+        store.free_count += store.header.block_count - root->block_count;
+    store.alloc_next = root->alloc_next;
+    store.freeable = 0;
+}
+
+/* Reads the top node of the tree, so that a root is known to lead somewhere. */
+static int verify_top(void) {
+    struct node *node;
+    struct node_key key = {TREE_MAIN, LEVEL_DIRECTORY + store.tree[TREE_MAIN].height, 0, 0};
+    if (store.tree[TREE_MAIN].height == 0 || !ptr_present(&store.tree[TREE_MAIN].root))
+        return 0;
+    for (;;) {
+        store.operation++;
+        int status = tree_read(key, &node);
+        if (status != -E_AGAIN)
+            return status;
+        store.env->poll();
+        fetch_pump();
+    }
+}
+
+/* Reads a table of stores from a disk. */
+static int read_table(unsigned disk, const struct block_ptr_disk *pointer, struct store_entry_disk *table) {
+    if (!ptr_present(pointer))
+        return 0;
+    struct store_entry_disk *page = store.env->page_alloc(0);
+    if (page == NULL)
+        return -E_NOMEM;
+    int status = ptr_store(pointer) == 0 ? sync_run(STORE_READ, disk, ptr_block(pointer), page) : -E_CORRUPT;
+    if (status == 0 && !hash_matches(pointer, page))
+        status = -E_CORRUPT;
+    if (status == 0)
+        memcpy(table, page, BLOCK_SIZE);
+    store.env->page_free(page);
+    return status;
+}
+
+/* Reads the identities of the far disks, and says which of them no table entry knows. */
+static void attach_far_disks(int must_be_known) {
+    for (unsigned disk = 1; disk < store.env->disk_count; disk++) {
+        if (store.env->disk_sectors[disk] == 0)
+            continue;
+        memset(&view, 0, sizeof view);
+        void *page = store.env->page_alloc(0);
+        int status = page != NULL ? view_header(disk, page) : -E_NOMEM;
+        if (page != NULL)
+            store.env->page_free(page);
+        if (status != 0 || view.blank) {
+            store_notice("far%u: no store (error %d)", disk, -status);
+            continue;
+        }
+        memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
+        int known = !must_be_known;
+        for (unsigned i = 0; i < STORE_ENTRY_COUNT_MAX; i++)
+            known |= memcmp(store.far[i].store_id, view.header.store_id, STORE_ID_SIZE) == 0;
+        if (!known)
+            store_notice("far%u: not a store that near has adopted: ignored", disk);
+    }
+}
+
+/* Takes the newest root whose top node verifies. A far store that is silent now is no reason to go back in time. */
+static int choose_root(const struct store_options *options) {
+    static struct root_disk root[RING_COUNT];
+    unsigned count = view.root_count;
+    memcpy(root, view.root, sizeof root);
+    store.sequence_max = root[0].sequence;
+    for (unsigned i = 0; i < count; i++) {
+        if (root[i].record_version > options->record_version_max) {
+            store_notice("generation %lu has a record layout that this kernel does not know",
+                         (unsigned long)root[i].generation);
+            return -E_VERSION;
+        }
+        memset(store.far, 0, sizeof store.far);
+        int status = read_table(0, &root[i].stores, store.far);
+        if (status == 0) {
+            attach_far_disks(1);
+            take_root(&root[i]);
+            status = verify_top();
+        }
+        if (status == 0 || (status == -E_IO && ptr_store(&root[i].tree) != 0))
+            return 0;
+        store_notice("generation %lu (root %lu) does not verify: trying an older one",
+                     (unsigned long)root[i].generation, (unsigned long)root[i].sequence);
+    }
+    return -E_CORRUPT;
+}
+
+/* --- writing at the start --- */
+
+static int write_header(uint64_t block) {
+    struct header_disk *page = store.env->page_alloc(0);
+    if (page == NULL)
+        return -E_NOMEM;
+    memset(page, 0, BLOCK_SIZE);
+    *page = store.header;
+    int status = sync_run(STORE_WRITE, 0, block, page);
+    if (status == 0)
+        status = sync_run(STORE_FLUSH, 0, 0, NULL);
+    store.env->page_free(page);
+    return status;
+}
+
+static int no_page(struct store_commit *commit, struct store_commit_page *page) {
+    (void)commit;
+    (void)page;
+    return 0;
+}
+
+static void no_written(struct store_commit *commit, struct store_commit_page *page) {
+    (void)commit;
+    (void)page;
+}
+
+static void commit_done(struct store_commit *commit, int status) { *(int *)commit->owner = status; }
+
+/* A root without pages, waited for. */
+static int commit_now(void) {
+    int result = 1;
+    struct store_commit commit = {.generation = store.root.generation, .wall_ns = store.root.wall_ns,
+                                  .mono_ns = store.root.mono_ns, .record_version = store.root.record_version,
+                                  .next = no_page, .written = no_written, .done = commit_done, .owner = &result};
+    int status = store_commit_start(&commit);
+    if (status != 0)
+        return status;
+    while (result == 1)
+        if (!store_work(UINT32_MAX) && result == 1)
+            store.env->poll();
+    return result;
+}
+
+static void make_header(void) {
+    struct header_disk *header = &store.header;
+    uint64_t block_count = store.env->disk_sectors[0] / SECTORS_PER_BLOCK;
+    memset(header, 0, sizeof *header);
+    header->magic = HEADER_MAGIC;
+    header->version = FORMAT_VERSION;
+    header->ring_count = RING_COUNT;
+    store.env->random(header->store_id, sizeof header->store_id);
+    header->block_count = block_count < UINT32_MAX ? block_count : UINT32_MAX;
+    header->ring_first = RING_FIRST_BLOCK;
+    header->ring_stride = (header->block_count - RING_FIRST_BLOCK) / RING_COUNT;
+    header->created_wall_ns = store.root.wall_ns;
+    blake2b(header->hash, sizeof header->hash, header, offsetof(struct header_disk, hash));
+}
+
+/* --- adoption --- */
+
+/* The root of disk 1 that may be adopted. */
+static int trusted_root(const struct store_options *options, struct root_disk *root) {
+    if (store.env->disk_count < 2 || store.env->disk_sectors[1] == 0) {
+        store_notice("near is blank and there is no far store");
+        return -E_NOENT;
+    }
+    int status = view_disk(1);
+    if (status == 0 && view.blank)
+        status = -E_NOENT;
+    if (status != 0) {
+        store_notice("far1: no valid root (error %d)", -status);
+        return status;
+    }
+    for (unsigned i = 0; options->trust_given && i < view.root_count; i++) {
+        if (memcmp(view.root[i].hash, options->trust, ROOT_HASH_SIZE) != 0)
+            continue;
+        *root = view.root[i];
+        return root->record_version <= options->record_version_max ? 0 : -E_VERSION;
+    }
+    store_notice(options->trust_given ? "far1: its root does not have the trusted hash"
+                                      : "near is blank and no trusted root hash was given");
+    return -E_FOREIGN;
+}
+
+/* The table: the far store, then its own. */
+static int adopt_table(const struct root_disk *far_root) {
+    struct store_entry_disk *own = &store.far[0];
+    static struct store_entry_disk table[STORE_ENTRY_COUNT_MAX];
+    memset(table, 0, sizeof table);
+    int status = read_table(1, &far_root->stores, table);
+    if (status != 0)
+        return status;
+    memset(store.far, 0, sizeof store.far);
+    memcpy(&store.far[1], table, sizeof table - sizeof table[0]);
+    memcpy(own->store_id, far_root->store_id, STORE_ID_SIZE);
+    memcpy(own->root_hash, far_root->hash, ROOT_HASH_SIZE);
+    own->generation = far_root->generation;
+    own->block_count = view.header.block_count;
+    store.far_changed = 1;
+    return 0;
+}
+
+static int adopt(const struct store_options *options) {
+    struct root_disk root;
+    if (store.env->disk_sectors[0] / SECTORS_PER_BLOCK < STORE_BLOCK_COUNT_MIN) {
+        store_notice("near is too small for a store: %d blocks are the least", STORE_BLOCK_COUNT_MIN);
+        return -E_RANGE;
+    }
+    int status = trusted_root(options, &root);
+    if (status == 0)
+        status = adopt_table(&root);
+    if (status != 0)
+        return status;
+    make_header();
+    struct block_ptr_disk *pointers[] = {&root.tree, &root.kernel, &root.loader, &root.resume};
+    for (unsigned i = 0; status == 0 && i < 4; i++)
+        status = pointers_translate(pointers[i], 1, 1);
+    memset(&root.meta, 0, sizeof root.meta);
+    memset(&root.stores, 0, sizeof root.stores);
+    memset(root.hash, 0, sizeof root.hash);
+    root.meta_height = 0;
+    root.sequence = 0;
+    root.block_count = store.header.block_count;
+    root.free_count = store.header.block_count - FIXED_BLOCK_COUNT;
+    root.alloc_next = RING_FIRST_BLOCK;
+    root.retain_count = RETAIN_COUNT_DEFAULT;
+    root.flags = 0;
+    attach_far_disks(0);
+    take_root(&root);
+    if (status == 0)
+        status = verify_top();
+    if (status == 0)
+        status = commit_now();
+    if (status == 0)
+        status = write_header(HEADER_COPY_BLOCK);
+    return status == 0 ? write_header(HEADER_BLOCK) : status;
+}
+
+/* Near is ours: its newest good root. */
+static int resume(const struct store_options *options) {
+    int copies = view.header_copies;
+    store.header = view.header;
+    int status = choose_root(options);
+    if (status != 0)
+        return status;
+    if (!(copies & 1) && write_header(HEADER_BLOCK) == 0)
+        store_notice("near: header rewritten from its copy");
+    if (!(copies & 2) && write_header(HEADER_COPY_BLOCK) == 0)
+        store_notice("near: copy of the header rewritten");
+    return 0;
+}
+
+int store_open(const struct store_env *env, const struct store_options *options) {
+    memset(&store, 0, sizeof store);
+    store.env = env;
+    cache_init();
+    fetch_init();
+    copy_init();
+    clone_init();
+    commit_init();
+    write_init();
+    retain_init();
+    int status = view_disk(0);
+    int installed = view.installed;
+    boot_init(installed);
+    if (status == 0)
+        status = view.blank ? adopt(options) : resume(options);
+    else
+        store_notice("near: %s", view.foreign ? "not a store of ours: left alone" : "no valid root");
+    return status;
+}

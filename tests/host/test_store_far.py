@@ -1,0 +1,286 @@
+"""Starting from a far store: adoption, localising, damage on either side, and a far store that goes away.
+
+Far images come from the tools' own writer; near images are checked by checker.py and by the tools' checker.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import checker
+import pytest
+from store_host import E_FOREIGN, E_IO, Host, StoreError
+
+Start = Callable[..., Host]
+PAGES = {
+    (0, 0): 1,
+    **{(16, page): 100 + page for page in range(300)},
+    **{(300, 7 + 997 * i): 5000 + i for i in range(20)},
+}
+
+
+@dataclass(frozen=True)
+class Far:
+    """A published image: where it is, its root hash in hex, its boot blocks."""
+
+    path: pathlib.Path
+    trust: str
+    boot_record: bytes
+    loader: bytes
+    kernel: bytes
+
+
+def page_of(value: int) -> bytes:
+    """The pattern that the harness knows as `value`."""
+    return struct.pack("<512Q", *((value * 0x9E3779B97F4A7C15 + i) % (1 << 64) for i in range(512)))
+
+
+@pytest.fixture
+def far(tmp_path: pathlib.Path) -> Far:
+    """A far image of generation 7 with PAGES."""
+    from revenant.format import PageKey
+    from revenant.writer import BootObjects, Contents, StoreWriter
+
+    boot = BootObjects(
+        kernel=b"".join(page_of(90000 + i) for i in range(50)) + b"end",
+        boot_record=b"\xeb\xfe" + bytes(508) + b"\x55\xaa",
+        loader=b"".join(page_of(80000 + i) for i in range(5)),
+    )
+    contents = Contents(
+        generation=7,
+        keys=[PageKey(space, page) for space, page in PAGES],
+        load=lambda key: page_of(PAGES[key.space, key.page]),
+        boot=boot,
+        wall_ns=1_700_000_000_000_000_000,
+        resume=[PageKey(0, 0), PageKey(16, 3)],
+    )
+    path = tmp_path / "far.img"
+    root = StoreWriter(path, contents, None).write()
+    return Far(path, root.hash.hex(), boot.boot_record, boot.loader, boot.kernel)
+
+
+def assert_good(host: Host, far: Far) -> None:
+    """Both checkers find nothing; the far image is attached to the tools' one."""
+    from revenant.check import Checker
+    from revenant.store import Store
+
+    image = host.image()
+    assert checker.check(image) == []
+    with Store(far.path) as far_store, Store(host.directory / "disk0.img", [far_store]) as near:
+        Checker(near).check_structure()
+
+
+def adopt(start: Start, far: Far, blocks: int = 4096, seed: int = 1) -> Host:
+    """A blank near that has adopted the far image."""
+    host = start(blocks=blocks, seed=seed, formatted=False)
+    host("load 1", far.path)
+    assert host("open", far.trust) == "7"
+    return host
+
+
+def settle(host: Host, rounds: int = 60) -> None:
+    """Idle work, and roots for what it has made, until nothing is left to do."""
+    quiet = 0
+    for _ in range(rounds):
+        unsaved = int(host("idle 2000"))
+        if unsaved:
+            host("commit 0 0")
+        quiet = 0 if unsaved else quiet + 1
+        if quiet == 3:
+            return
+
+
+def read_all(host: Host) -> None:
+    """Every published page reads back."""
+    assert all(host.holds(space, page, value) for (space, page), value in PAGES.items())
+
+
+def test_adoption_and_a_life_without_far(start: Start, far: Far) -> None:
+    host = adopt(start, far)
+    assert_good(host, far)
+    read_all(host)
+    settle(host)
+    assert_good(host, far)
+    reads = host.facts()["far_reads"]
+    host("shrink 100000")
+    read_all(host)
+    assert host.facts()["far_reads"] == reads
+    host("crash")
+    host("set dead 1 1")
+    assert host("open") == "7"
+    read_all(host)
+    host("puts 16 0 777 20")
+    assert host("commit 1 0").split()[0] == "8"
+    host("crash")
+    assert host("open") == "8"
+    assert host.holds(16, 3, 780) and host.holds(16, 299, 399)
+    assert checker.check(host.image()) == []
+
+
+def test_what_was_not_read_needs_far(start: Start, far: Far) -> None:
+    host = adopt(start, far)
+    assert host.holds(16, 3, 103)
+    host("idle 100")
+    host("commit 0 0")
+    host("crash")
+    host("set dead 1 1")
+    assert host("open") == "7"
+    assert host.holds(16, 3, 103)
+    with pytest.raises(StoreError) as caught:
+        host.holds(300, 7 + 997 * 15, 5015)
+    assert caught.value.code == E_IO
+    host("crash")
+    host("set dead 1 0")
+    assert host("open") == "7"
+    read_all(host)
+
+
+def test_near_becomes_bootable(start: Start, far: Far) -> None:
+    host = adopt(start, far)
+    assert not any(host.image()[:4096])
+    settle(host, 400)
+    image = host.image()
+    assert image[: len(far.boot_record)] == far.boot_record
+    assert image[2 * 4096 : 2 * 4096 + len(far.loader)] == far.loader
+    root = checker.load(image).root
+    assert root is not None and root.boot[0].present and root.boot[0].store == 0 and root.boot[1].store == 0
+    assert_good(host, far)
+    from revenant.store import Store
+
+    with Store(host.directory / "disk0.img") as near:
+        assert near.kernel() == far.kernel
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_cut_of_an_adoption(start: Start, far: Far, seed: int) -> None:
+    host = start(formatted=False)
+    host("load 1", far.path)
+    outcomes = set()
+    for cut in range(60, 400):
+        host("disk 0 4096")
+        host("set seed 0", 1000 * seed + cut)
+        if host("open", far.trust, cut) != "cut":
+            break
+        host("crash")
+        image = host.image()
+        outcomes.add(any(image[4096:8192]) or any(image[18 * 4096 : 19 * 4096]))
+        assert host("open", far.trust) == "7"
+        assert host.holds(16, 3, 103)
+        host("put 16 3 9")
+        host("commit 1 0")
+        assert checker.check(host.image()) == []
+        host("crash")
+    else:
+        pytest.fail("the adoption did not end")
+    assert outcomes == {False, True}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_cuts_while_becoming_bootable(start: Start, far: Far, seed: int) -> None:
+    host = adopt(start, far, seed=seed + 5)
+    for turn in range(60):
+        host("idle", 40 + turn * 13 % 200)
+        host("commit 0", 5 + turn % 25)
+        host("crash")
+        host("set seed 0", seed * 100 + turn)
+        assert host("open") == "7"
+        assert checker.check(host.image()) == []
+        assert host.holds(16, turn, 100 + turn)
+    settle(host, 400)
+    assert host.image()[: len(far.boot_record)] == far.boot_record
+    assert_good(host, far)
+
+
+def test_an_untrusted_far_is_refused(start: Start, far: Far) -> None:
+    host = start(formatted=False)
+    host("load 1", far.path)
+    for words in ((), ("00" * 32,)):
+        with pytest.raises(StoreError) as caught:
+            host("open", *words)
+        assert caught.value.code == E_FOREIGN
+        assert not any(host.image())
+
+
+def test_a_damaged_far_block_comes_from_the_next_store(start: Start, far: Far) -> None:
+    host = start(formatted=False)
+    host("load 1", far.path)
+    host("load 2", far.path)
+    assert host("open", far.trust) == "7"
+    data = far.path.read_bytes()
+    for page in (3, 200):
+        at = data.index(page_of(100 + page))
+        host("flip", 1, at // 4096, 99)
+        host("flip", 2, data.index(page_of(100 + page + 1)) // 4096, 99)
+    read_all(host)
+    facts = host.facts()
+    assert facts["hash_failures"] >= 2 and facts["far_failures"] >= 2
+    host("crash")
+    host("set dead 1 1")
+    host("open")
+    assert host.holds(16, 100, 200)
+
+
+def test_a_far_that_fails_now_and_then(start: Start, far: Far) -> None:
+    host = start(formatted=False)
+    host("load 1", far.path)
+    host("load 2", far.path)
+    assert host("open", far.trust) == "7"
+    for (space, page), value in PAGES.items():
+        if page % 5 == 0:
+            host("set fail_reads 1 1")
+        assert host.holds(space, page, value)
+    assert host.facts()["far_failures"] > 0
+    assert "answers again" in host.notices()
+
+
+def test_a_damaged_copy_is_forgotten(start: Start, far: Far) -> None:
+    host = adopt(start, far)
+    read_all(host)
+    settle(host)
+    image = host.image()
+    copy = image.index(page_of(105)) // 4096
+    host("flip", 0, copy, 5)
+    assert host.holds(16, 5, 105)
+    settle(host)
+    assert host.facts()["hash_failures"] == 1
+    assert_good(host, far)
+    host("crash")
+    host("set dead 1 1")
+    host("open")
+    assert host.holds(16, 5, 105)
+
+
+def test_clones_of_far_spaces_share_copies(start: Start, far: Far) -> None:
+    host = adopt(start, far)
+    host("clone 16 17")
+    host("clone 16 18")
+    host("commit 1 0")
+    host("puts 17 3 900 5")
+    host("drop 16")
+    host("commit 1 0")
+    assert host.holds(17, 3, 900) and host.holds(18, 3, 103)
+    assert host.holds(17, 200, 300) and host.holds(16, 3, 0)
+    settle(host)
+    assert_good(host, far)
+    for turn in range(20):
+        host("put 0 0", turn + 5)
+        host("commit 1 0")
+    assert_good(host, far)
+
+
+def test_little_memory(start: Start, far: Far) -> None:
+    host = start(formatted=False)
+    host("load 1", far.path)
+    host("set memory 0 70")
+    assert host("open", far.trust) == "7"
+    host("set memory 0 20")
+    read_all(host)
+    for turn in range(20):
+        host("puts 16", turn * 10, 3000 + turn * 10, 10)
+        host("commit 1 0")
+    assert host.holds(16, 199, 3199) and host.holds(16, 299, 399)
+    settle(host)
+    assert_good(host, far)

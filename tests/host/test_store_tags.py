@@ -1,0 +1,118 @@
+"""Tagged generations outlive the newest ones; what only they held is free once the tag is gone.
+
+The store has no call for tags yet: the test sets flags in the image, as a tool would in a root of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+
+import checker
+from store_host import Host
+
+TAGGED, DROPPED = 1, 2
+Contents = dict[int, int]
+
+
+def patch(data: bytearray, pointer_at: int, path: list[int], edit: Callable[[int], None]) -> None:
+    """Edits the block at the end of a path of slots, and every hash on the way, in place."""
+    block = checker.Pointer.parse(bytes(data[pointer_at : pointer_at + 32])).block
+    if path:
+        patch(data, block * 4096 + path[0] * 32, path[1:], edit)
+    else:
+        edit(block * 4096)
+    digest = hashlib.blake2b(data[block * 4096 : block * 4096 + 4096], digest_size=16).digest()
+    data[pointer_at + 16 : pointer_at + 32] = digest
+
+
+def set_flags(host: Host, generation: int, flags: int) -> None:
+    """Sets the flags of a generation's record and opens the store again."""
+    data = bytearray(host.image())
+    image = checker.load(bytes(data))
+    assert image.root is not None and image.root.meta_height == 1
+    meta = checker.walk_tree(image, image.root.meta, 1, "meta", None)
+    index = [record.generation for record in checker.read_records(meta)].index(generation)
+    node = image.block(image.root.meta.block)
+    height = checker.Pointer.parse(node[32:64]).level
+    path = [1] + ([index // 16] if height else [])
+    at = (32 + image.root.sequence % 64 * image.stride) * 4096
+
+    def edit(page: int) -> None:
+        struct.pack_into("<I", data, page + index % 16 * 256 + 24, flags)
+
+    patch(data, at + 128, path, edit)
+    data[at + 416 : at + 448] = hashlib.blake2b(data[at : at + 416], digest_size=32).digest()
+    path_out = host.directory / "edited.img"
+    path_out.write_bytes(data)
+    host("crash")
+    host("load 0", path_out)
+    host("open")
+
+
+def contents_of(host: Host, generation: int) -> Contents:
+    """The first word of each page of space 16 in a retained generation."""
+    image = checker.load(host.image())
+    assert image.root is not None
+    meta = checker.walk_tree(image, image.root.meta, image.root.meta_height, "meta", None)
+    record = next(record for record in checker.read_records(meta) if record.generation == generation)
+    tree = checker.walk_tree(image, record.tree, record.height, "old", {16})
+    assert image.problems == []
+    return {
+        page: struct.unpack_from("<Q", data)[0] for (space, page), data in tree.pages.items() if space == 16
+    }
+
+
+def live(host: Host, turns: int) -> None:
+    """Commits that change a few pages each; the image is good all the time."""
+    for turn in range(turns):
+        generation = host.facts()["generation"]
+        host("puts 16", generation * 7 % 90, generation * 1000, 5)
+        host("commit 1 0")
+        if turn % 4 == 0:
+            assert checker.check(host.image()) == []
+
+
+def test_tags_hold_and_let_go(start: Callable[..., Host]) -> None:
+    host = start(blocks=6000, seed=3)
+    host("puts 16 0 1 100")
+    host("commit 1 0")
+    live(host, 40)
+    free = host.facts()["free"]
+    expected = {}
+    for age in (3, 9, 0):
+        generation = host.facts()["generation"] - age
+        expected[generation] = contents_of(host, generation)
+        set_flags(host, generation, TAGGED)
+        live(host, 11)
+    live(host, 40)
+    for generation, contents in expected.items():
+        assert contents_of(host, generation) == contents
+    for generation in sorted(expected, key=lambda g: (g * 7919) % 13):
+        set_flags(host, generation, DROPPED)
+        del expected[generation]
+        live(host, 3)
+        for other, contents in expected.items():
+            assert contents_of(host, other) == contents
+    live(host, 20)
+    assert abs(host.facts()["free"] - free) < 20
+    assert checker.check(host.image()) == []
+
+
+def test_many_tags(start: Callable[..., Host]) -> None:
+    host = start(blocks=16000, seed=4)
+    host("puts 16 0 1 100")
+    host("commit 1 0")
+    tagged = []
+    for _ in range(12):
+        live(host, 2)
+        tagged.append(host.facts()["generation"])
+        set_flags(host, tagged[-1], TAGGED)
+    live(host, 30)
+    for generation in tagged[::2]:
+        set_flags(host, generation, DROPPED)
+    live(host, 3)
+    for generation in tagged[1::2]:
+        assert len(contents_of(host, generation)) == 100
+    assert checker.check(host.image()) == []
