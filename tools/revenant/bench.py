@@ -25,7 +25,7 @@ from revenant.errors import RevenantError
 from revenant.machine import PROMPT, Machine
 from revenant.output import print_rows, say, working
 from revenant.qemu import Boot, MachineConfig
-from revenant.script import ConsoleTransport, wait_for_prompt
+from revenant.script import ConsoleTransport
 
 ICOUNT = ("-icount", "shift=0,sleep=off")
 """One guest instruction is one virtual nanosecond; idle time is skipped."""

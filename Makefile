@@ -1,0 +1,113 @@
+# Revenant's build. `make run` starts a machine, `make test` proves it; both install what is missing first.
+#
+# Everything made lies below $(BUILD). A second build needs no network. `make help` lists the targets.
+
+BUILD ?= build
+PYTHON ?= python3
+MAKEFLAGS += --jobs=$(shell nproc) --no-builtin-rules --output-sync=target
+
+VENV := $(BUILD)/venv
+REVENANT := $(VENV)/bin/revenant
+PYTEST := $(VENV)/bin/python -m pytest
+IMAGE ?= $(BUILD)/machine.img
+USERLAND := $(BUILD)/userland/micropython.elf
+BOOT := $(BUILD)/boot/mbr.bin $(BUILD)/boot/loader.bin
+KERNEL := $(BUILD)/kernel.elf $(BUILD)/kernel.stripped.elf
+KERNEL_SIZE_MAX := 458752
+
+export REVENANT_BUILD := $(abspath $(BUILD))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build run test test-full conformance bench lint clean userland FORCE
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+build: $(KERNEL) $(BOOT) $(USERLAND) $(REVENANT) ## Kernel, boot code, userland, and the command build/venv/bin/revenant
+
+run: build ## Start the machine in build/machine.img (made if missing); Ctrl-A X leaves it
+	$(REVENANT) run --near $(IMAGE)
+
+test: build ## The whole suite, within ten minutes
+	$(PYTEST) -n 2 -m "not slow" tests
+
+test-full: build ## The suite with its slow tests
+	$(PYTEST) -n 2 tests
+
+conformance: build ## MicroPython's own tests against the running machine, all directories
+	$(PYTEST) tests/upstream
+
+bench: build ## The figures of the README
+	$(REVENANT) bench start snapshot stream
+
+lint: $(REVENANT) ## ruff and mypy
+	$(VENV)/bin/ruff check tools tests userland/fetch_sources.py
+	$(VENV)/bin/mypy tools/revenant
+
+clean: ## Remove what was built; fetched sources, the environment and images stay
+	rm -rf $(BUILD)/kernel $(BUILD)/boot $(BUILD)/userland $(BUILD)/host $(KERNEL) $(BUILD)/kernel.map
+
+# --- what the host must have ---
+
+$(BUILD)/.packages: tools/install_packages.sh
+	@mkdir -p $(@D)
+	@bash $<
+	@touch $@
+
+$(REVENANT): pyproject.toml | $(BUILD)/.packages
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+# --- kernel ---
+
+CC := gcc
+CFLAGS := -std=c17 -O2 -g -ffreestanding -fno-pic -mcmodel=kernel -mno-red-zone -mgeneral-regs-only -fno-stack-protector \
+	-fno-asynchronous-unwind-tables -fno-omit-frame-pointer -Wall -Wextra -Werror -Ikernel
+# The one file that computes in vector registers says so itself.
+$(BUILD)/kernel/lib/blake2b_wide.c.o: CFLAGS := $(filter-out -mgeneral-regs-only,$(CFLAGS)) -mavx2
+
+KERNEL_SOURCES := $(sort $(shell find kernel -name '*.c' -o -name '*.asm'))
+KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(BUILD)/%.o)
+LIBGCC = $(shell $(CC) -print-libgcc-file-name)
+
+$(BUILD)/kernel/%.c.o: kernel/%.c Makefile | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	@echo "  CC $<"
+	@$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/kernel/%.asm.o: kernel/%.asm Makefile | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	@echo "  NASM $<"
+	@nasm -f elf64 -g -F dwarf -Ikernel/ -I$(<D)/ -MD $(@:.o=.d) -MP -o $@ $<
+
+$(BUILD)/kernel.elf: $(KERNEL_OBJECTS) linker.ld
+	@echo "  LD $@"
+	@ld -nostdlib -static -z max-page-size=4096 -z noexecstack --build-id=none -T linker.ld -Map $(BUILD)/kernel.map \
+		-o $@ $(KERNEL_OBJECTS) $(LIBGCC)
+
+$(BUILD)/kernel.stripped.elf: $(BUILD)/kernel.elf
+	@objcopy --strip-all $< $@
+	@test $$(stat -c %s $@) -le $(KERNEL_SIZE_MAX) || { echo "$@ is larger than $(KERNEL_SIZE_MAX) bytes" >&2; exit 1; }
+
+# --- boot ---
+
+$(BUILD)/boot/%.bin: boot/%.asm Makefile | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	@echo "  NASM $<"
+	@nasm -f bin -Iboot/ -MD $(@:.bin=.d) -MP -o $@ $<
+
+-include $(KERNEL_OBJECTS:.o=.d) $(BOOT:.bin=.d)
+
+# --- userland: its own Makefile knows its dependencies ---
+
+$(BUILD)/src/.fetched: userland/fetch_sources.py | $(REVENANT)
+	$(VENV)/bin/python $< $(BUILD)
+	@touch $@
+
+userland: $(USERLAND)
+$(USERLAND): FORCE | $(BUILD)/src/.fetched
+	@mkdir -p $(@D)
+	+@$(MAKE) --no-print-directory -C userland BUILD=$(abspath $(BUILD)/userland) \
+		SRC=$(abspath $(BUILD)/src/micropython) PYTHON=$(abspath $(VENV)/bin/python)

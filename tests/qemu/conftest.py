@@ -1,0 +1,83 @@
+"""Fixtures of the tests that start machines: a far store behind nbdkit whose requests are counted."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from revenant import nbd
+from revenant.machine import die_with_parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this folder start QEMU."""
+    for item in items:
+        if "qemu" in item.path.parts:
+            item.add_marker(pytest.mark.qemu)
+
+
+@dataclass
+class FarServer:
+    """nbdkit serving one image on a socket; its log says what was read."""
+
+    config: nbd.ServerConfig
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        """For --far."""
+        return self.config.uri
+
+    def start(self) -> None:
+        """Serve; returns when clients can connect."""
+        assert self.config.unix is not None and self.config.log is not None
+        self.config.unix.unlink(missing_ok=True)
+        self.config.log.write_text("")
+        command = nbd.command_line(self.config)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+        end = time.monotonic() + 20
+        while not nbd.answers(self.uri):
+            assert self.process.poll() is None and time.monotonic() < end, "nbdkit does not serve"
+
+    def stop(self) -> None:
+        """kill -9."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def reads(self) -> list[tuple[int, int]]:
+        """(offset, size) of every read so far."""
+        assert self.config.log is not None
+        pattern = r" Read id=\d+ offset=(0x[0-9a-f]+) count=(0x[0-9a-f]+)"
+        return [(int(a, 16), int(b, 16)) for a, b in re.findall(pattern, self.config.log.read_text())]
+
+    def forget(self) -> None:
+        """Begin to count anew. nbdkit appends to its log where that ends."""
+        assert self.config.log is not None
+        self.stop()
+        self.start()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., FarServer]]:
+    """Serves images until the test ends."""
+    servers: list[FarServer] = []
+
+    def start(image: Path, **fields: Any) -> FarServer:
+        number = len(servers)
+        config = nbd.ServerConfig(image, unix=tmp_path / f"far{number}.sock", log=tmp_path / f"far{number}.log")
+        server = FarServer(replace(config, **fields))
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()

@@ -1,0 +1,181 @@
+"""kill -9 at random moments of a running program: it goes on, with exact state and no lost output.
+
+The program keeps a chain of hashes, a deque and a growing dictionary, and prints a line for every step; a model
+of it runs here. After a cut some last lines may come again, none may be missing, and each must be the model's.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pexpect
+import pytest
+from revenant.check import check_store
+from revenant.machine import Machine
+from revenant.script import wait_for_prompt
+from revenant.store import Store
+
+Start = Callable[..., Machine]
+
+CUTS_PER_TEST = 10
+LINE = re.compile(rb"step (\d+) (\d+) (\d+)\r\n")
+
+PROGRAM = """\
+from collections import deque
+def work():
+    chain, recent, table, junk = 1, deque((), 50), {}, []
+    step = 0
+    while True:
+        step += 1
+        chain = (chain * 6364136223846793005 + step) % 2 ** 64
+        recent.append(chain)
+        table[chain % 997] = step
+        junk = [bytearray(chain % 3000) for _ in range(3)] if step % 7 == 0 else junk
+        print('step', step, chain, (sum(recent) + sum(table.values())) % 1000003)
+"""
+
+
+class Model:
+    """What the program must print."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, int]] = []
+        self.chain, self.recent, self.table = 1, [0] * 0, dict[int, int]()
+
+    def line(self, step: int) -> tuple[int, int]:
+        """(chain, sum) of a step, from 1 on."""
+        while len(self.lines) < step:
+            now = len(self.lines) + 1
+            self.chain = (self.chain * 6364136223846793005 + now) % 2**64
+            self.recent = [*self.recent, self.chain][-50:]
+            self.table[self.chain % 997] = now
+            self.lines.append((self.chain, (sum(self.recent) + sum(self.table.values())) % 1000003))
+        return self.lines[step - 1]
+
+
+class Watcher:
+    """Reads the program's lines and holds each against the model."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+        self.last = 0
+
+    def see(self, machine: Machine) -> int:
+        """One more line."""
+        machine.console.expect(LINE)
+        match = machine.console.match
+        assert isinstance(match, re.Match)
+        step, chain, total = (int(text) for text in match.groups())
+        assert (chain, total) == self.model.line(step), f"step {step} differs"
+        return step
+
+    def watch(self, machine: Machine, line_count: int) -> None:
+        """At least one new line, and `line_count` in all; none is left out."""
+        previous: int | None = None
+        seen = 0
+        first_new = self.last + 1
+        while seen < line_count or self.last < first_new:
+            step = self.see(machine)
+            assert step <= self.last + 1, f"lines {self.last + 1} to {step - 1} are lost"
+            assert previous is None or step == previous + 1
+            previous = step
+            self.last = max(self.last, step)
+            seen += 1
+
+
+def start_program(machine: Machine, source: str, call: str) -> None:
+    """Type a program in paste mode and call it."""
+    wait_for_prompt(machine)
+    machine.send(b"\x05")
+    machine.expect_exact(b"=== ")
+    for line in source.splitlines():
+        machine.send(line.encode() + b"\r")
+        machine.expect_exact(b"=== ")
+    machine.send(b"\x04")
+    machine.expect_exact(b">>> ")
+    machine.send(call.encode() + b"\r")
+
+
+def wait_a_moment(machine: Machine, rng: random.Random, most_s: float = 0.15) -> None:
+    """Let it run; a state to wait for would make the moment less random."""
+    try:
+        machine.console.expect_exact(b"there is no such output", timeout=rng.uniform(0, most_s))
+    except pexpect.TIMEOUT:
+        return
+
+
+@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("interval_ms", [10])
+def test_killed_at_random_moments(
+    machine: Start, image: Path, rng: random.Random, part: int, interval_ms: int
+) -> None:
+    watcher = Watcher()
+    now = machine(interval_ms=interval_ms)
+    start_program(now, PROGRAM, "work()")
+    for _ in range(CUTS_PER_TEST):
+        watcher.watch(now, rng.randrange(1, 30))
+        wait_a_moment(now, rng)
+        cut(now, watcher)
+        with Store(image) as store:
+            check_store(store)
+        now = machine(interval_ms=rng.choice([1, interval_ms, 100]))
+    watcher.watch(now, 30)
+
+
+def cut(machine: Machine, watcher: Watcher) -> None:
+    """kill -9. What was shown and not yet read counts as seen."""
+    machine.kill()
+    for match in LINE.finditer(machine.rest):
+        step = int(match.group(1))
+        assert step <= watcher.last + 1
+        watcher.last = max(watcher.last, step)
+
+
+def test_killed_while_it_starts(machine: Start, image: Path, rng: random.Random) -> None:
+    watcher = Watcher()
+    now = machine()
+    start_program(now, PROGRAM, "work()")
+    watcher.watch(now, 20)
+    cut(now, watcher)
+    for _ in range(10):
+        cut_short = machine()
+        wait_a_moment(cut_short, rng, 0.12)
+        cut(cut_short, watcher)
+        with Store(image) as store:
+            check_store(store)
+    watcher.watch(machine(), 20)
+
+
+def test_relaxed_output_may_be_ahead_but_state_is_exact(machine: Start, rng: random.Random) -> None:
+    watcher = Watcher()
+    now = machine(relaxed=True, interval_ms=500)
+    start_program(now, PROGRAM, "work()")
+    watcher.watch(now, 30)
+    for _ in range(3):
+        wait_a_moment(now, rng, 0.7)
+        now.kill()
+        now = machine(relaxed=True, interval_ms=500)
+        watcher.last = watcher.see(now)  # may be earlier than what was seen: that is what relaxed means
+        watcher.watch(now, 30)
+
+
+def test_strict_output_is_saved_before_it_is_seen(machine: Start, rng: random.Random) -> None:
+    """Only output asks for snapshots here (interval 0): whatever was seen must be there."""
+    now = machine(interval_ms=0)
+    wait_for_prompt(now)
+    for turn in range(8):
+        assert now.command_at_prompt(f"seen = {turn}; seen") == str(turn)
+        now.kill()
+        now = machine(interval_ms=0)
+        wait_for_prompt(now)
+        assert now.command_at_prompt("seen") == str(turn)
+
+
+def test_many_kinds_of_state(run_revenant: Callable[..., object]) -> None:
+    """`revenant demo`: generator, `with` block, open file, asyncio task."""
+    result = run_revenant("demo", timeout=240)
+    assert result.returncode == 0, result.stderr  # type: ignore[attr-defined]
+    assert "Everything came back." in result.stderr  # type: ignore[attr-defined]

@@ -1,0 +1,183 @@
+"""`revenant run` as people and programs use it: pipe, terminal, pty, socket, script, bad input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+from pexpect import fdpexpect
+from revenant.format import PageKey
+from revenant.machine import Machine
+from revenant.script import wait_for_prompt
+from revenant.store import Store
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+REVENANT = [sys.executable, "-m", "revenant"]
+TIMEOUT_S = 60
+
+
+@contextmanager
+def running(*words: object, **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """The command as a child; ended by SIGTERM."""
+    process = subprocess.Popen([*REVENANT, "run", *map(str, words)], **streams)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(TIMEOUT_S)
+
+
+def test_plain_pipe(image: Path) -> None:
+    with running("--near", image, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdin is not None and child.stdout is not None
+        console = fdpexpect.fdspawn(child.stdout, timeout=TIMEOUT_S)
+        console.expect_exact(b">>> ")
+        child.stdin.write(b"print('p' + 'ipe')\r")
+        child.stdin.flush()
+        console.expect_exact(b"pipe\r\n>>> ")
+
+
+def test_terminal_is_restored(image: Path) -> None:
+    child = pexpect.spawn(sys.executable, ["-m", "revenant", "run", "--near", str(image)], timeout=TIMEOUT_S)
+    before = termios.tcgetattr(child.child_fd)
+    child.expect_exact(b">>> ")
+    assert termios.tcgetattr(child.child_fd)[3] != before[3]  # raw while it runs
+    child.send("'on' + 'ly'\r")
+    child.expect_exact(b"'only'\r\n>>> ")
+    child.send("\x01x")
+    child.expect(pexpect.EOF)
+    child.wait()
+    assert child.exitstatus == 0
+    assert termios.tcgetattr(child.child_fd) == before
+
+
+def test_terminal_is_restored_after_kill(image: Path, tmp_path: Path) -> None:
+    pidfile = tmp_path / "pid"
+    words = ["-m", "revenant", "run", "--near", str(image), "--pidfile", str(pidfile)]
+    child = pexpect.spawn(sys.executable, words, timeout=TIMEOUT_S)
+    before = termios.tcgetattr(child.child_fd)
+    child.expect_exact(b">>> ")
+    os.kill(int(pidfile.read_text()), signal.SIGKILL)
+    child.expect(pexpect.EOF)
+    child.wait()
+    assert child.exitstatus == 128 + signal.SIGKILL
+    assert termios.tcgetattr(child.child_fd) == before
+
+
+def test_pty(image: Path) -> None:
+    with running("--near", image, "--console", "pty", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        assert child.stdout is not None
+        path = child.stdout.readline().decode().strip()
+        assert path.startswith("/dev/pts/")
+        with open(path, "r+b", buffering=0) as terminal:
+            console = fdpexpect.fdspawn(terminal, timeout=TIMEOUT_S)
+            console.expect_exact(b">>> ")
+            console.send(b"6 * 7\r")
+            console.expect_exact(b"42\r\n>>> ")
+
+
+def test_socket(image: Path, tmp_path: Path) -> None:
+    path = tmp_path / "console"
+    with (
+        running("--near", image, "--console", f"unix:{path}", stderr=subprocess.PIPE) as child,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        assert child.stderr is not None
+        while b"goes on" not in child.stderr.readline():
+            assert child.poll() is None
+        connection.connect(str(path))
+        connection.sendall(b"\r6 * 7\r")
+        console = fdpexpect.fdspawn(connection.fileno(), timeout=TIMEOUT_S)
+        console.expect_exact(b"42\r\n>>> ")
+
+
+def test_script(image: Path, tmp_path: Path, run_revenant: Run) -> None:
+    script = tmp_path / "script.py"
+    cases = [
+        ("print('one')\nprint('two', 2)", 0, "one\ntwo 2\n", ""),
+        ("import sys\nprint('x')\nsys.exit(7)", 7, "x\n", ""),
+        ("import sys\nsys.exit()", 0, "", ""),
+        ("raise ValueError('no')", 1, "", "ValueError: no"),
+        ("def f(:\n", 1, "", "SyntaxError"),
+        ("kept = 'kept'", 0, "", ""),
+        ("print(kept)", 0, "kept\n", ""),
+        ("print('ä€', '\\x00\\x01' == chr(0) + chr(1))", 0, "ä€ True\n", ""),
+        ("x = " + repr("y" * 50000) + "\nprint(len(x))", 0, "50000\n", ""),
+    ]
+    for source, status, output, error in cases:
+        script.write_text(source)
+        result = run_revenant("run", "--near", image, "--", script)
+        assert (result.returncode, result.stdout) == (status, output), result.stderr
+        assert error in result.stderr
+    assert run_revenant("run", "--near", image, "--", tmp_path / "none.py").returncode == 1
+
+
+def test_in_use(machine: Callable[..., Machine], image: Path, run_revenant: Run) -> None:
+    now = machine()
+    now.expect_exact(b">>> ")
+    result = run_revenant("run", "--near", image)
+    assert result.returncode == 1
+    assert str(image) in result.stderr and "in use by another machine" in result.stderr
+    assert now.command_at_prompt("1 + 1") == "2"
+
+
+def test_killed_with_its_owner(image: Path, tmp_path: Path, machine: Callable[..., Machine]) -> None:
+    pidfile = tmp_path / "pid"
+    words = ["--near", image, "--pidfile", pidfile]
+    with running(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+        fdpexpect.fdspawn(child.stdout, timeout=TIMEOUT_S).expect_exact(b">>> ")
+        child.kill()
+        child.wait()
+    now = machine()  # the image is free again
+    now.expect_exact(b">>> ")
+
+
+def test_a_page_with_a_flipped_bit(machine: Callable[..., Machine], image: Path) -> None:
+    first = machine()
+    wait_for_prompt(first)
+    first.command_at_prompt("block = bytearray(64 * 4096)")
+    first.command_at_prompt("for i in range(64): block[i * 4096] = 0xa5\r")
+    first.command_at_prompt("import revenant; revenant.commit() > 0")
+    first.kill()
+    with Store(image) as store:
+        found = [
+            pointer.block for key, pointer in store.pages(store.tree)
+            if key.space == 16 and key > PageKey(16, 0x3000) and store.read(pointer, 0).count(b"\xa5") == 1
+        ]  # fmt: skip
+    assert len(found) > 32
+    with image.open("r+b") as file:
+        file.seek(found[20] * 4096 + 1000)
+        file.write(b"\x01")
+    second = machine()
+    wait_for_prompt(second)
+    assert second.command_at_prompt("6 * 7") == "42"
+    second.send(b"sum(block)\r")
+    second.expect_voice("does not have its hash")
+    second.expect_voice("waits")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "header", "root"])
+def test_damaged_images_are_left_alone(image: Path, run_revenant: Run, damage: str) -> None:
+    with Store(image) as store:
+        root_block = store.header.ring_block(store.root.sequence)
+    with image.open("r+b") as file:
+        if damage == "truncated":
+            file.truncate(32 << 20)
+        for block in {"header": [1, 18], "root": [root_block], "truncated": []}[damage]:
+            file.seek(block * 4096 + 33)
+            file.write(b"\xff\xfe")
+    before = image.read_bytes()
+    result = run_revenant("run", "--near", image)
+    assert result.returncode == 1 and str(image) in result.stderr
+    assert image.read_bytes() == before

@@ -1,0 +1,167 @@
+"""A near disk that is blank: the machine goes on from far, fetches what it touches, once, and survives far's death."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from revenant.check import Checker, check_store
+from revenant.machine import EXIT_REFUSED, Machine
+from revenant.publish import publish_image
+from revenant.script import wait_for_prompt
+from revenant.store import Store, open_fars
+
+Start = Callable[..., Machine]
+Serve = Callable[..., "FarServer"]  # noqa: F821 (tests/qemu/conftest.py)
+MIB = 1 << 20
+BALLAST_MIB = 8
+
+
+@dataclass
+class Published:
+    """A machine in the middle of its work, as a far image."""
+
+    path: Path
+    trust: str
+    size: int
+
+
+@pytest.fixture
+def published(machine: Start, image: Path, tmp_path: Path) -> Published:
+    """State to recognise, and ballast that a start has no reason to touch."""
+    now = machine()
+    wait_for_prompt(now)
+    now.command_at_prompt("import revenant, gc, random")
+    now.command_at_prompt("warm = {'from': 'afar'}")
+    now.command_at_prompt(f"ballast = bytearray({BALLAST_MIB} << 20)")
+    now.command_at_prompt("for i in range(0, len(ballast), 4096): ballast[i] = i // 4096 % 251 + 1\r", 60)
+    now.command_at_prompt("revenant.commit() > 0")
+    now.kill()
+    out = tmp_path / "far.img"
+    with Store(image) as store:
+        check_store(store)
+        root = publish_image(store, out, None)
+    return Published(out, root.hash.hex(), os.path.getsize(out))
+
+
+@pytest.fixture
+def blank(tmp_path: Path) -> Path:
+    """A blank near disk of 64 MiB."""
+    path = tmp_path / "blank.img"
+    with path.open("wb") as file:
+        file.truncate(64 * MIB)
+    return path
+
+
+def ballast_sum(first_page: int, page_count: int) -> int:
+    """What the machine must find in pages of the ballast."""
+    return sum(page % 251 + 1 for page in range(first_page, first_page + page_count))
+
+
+def touch(machine: Machine, first_page: int, page_count: int) -> None:
+    """Read pages of the ballast and compare."""
+    start, end = first_page * 4096, (first_page + page_count) * 4096
+    found = machine.command_at_prompt(f"sum(ballast[i] for i in range({start}, {end}, 4096))")
+    assert found == str(ballast_sum(first_page, page_count))
+
+
+def test_starts_from_far_and_fetches_little_once(
+    machine: Start, serve: Serve, published: Published, blank: Path
+) -> None:
+    far = serve(published.path)
+    first = machine(blank, fars=[far.uri], trust=published.trust)
+    wait_for_prompt(first)
+    assert first.command_at_prompt("warm") == "{'from': 'afar'}"
+    reads = far.reads()
+    fetched = sum(size for _, size in reads)
+    print(f"{len(reads)} requests, {fetched} bytes of {published.size}")
+    assert fetched < published.size / 2
+    touch(first, 100, 50)
+    first.command_at_prompt("revenant.commit() > 0")
+    first.kill()
+    before = {offset for offset, _ in far.reads()}
+    far.forget()
+    second = machine(blank, fars=[far.uri], trust=published.trust)
+    wait_for_prompt(second)
+    touch(second, 100, 50)
+    assert second.command_at_prompt("warm") == "{'from': 'afar'}"
+    again = {offset for offset, _ in far.reads()} & before
+    with Store(published.path) as store:
+        allowed = start_blocks(store)
+    assert {offset // 4096 for offset in again} <= allowed, "fetched again"
+    second.kill()
+    with Store(blank, open_fars([published.path])) as store:
+        Checker(store).check_structure()
+
+
+def start_blocks(store: Store) -> set[int]:
+    """What tells one store from another, and what firmware boots from: read at every start."""
+    fixed = {0, 1, 18, *range(2, 18), *(store.header.ring_block(slot) for slot in range(64))}
+    for pointer in (store.root.kernel, store.root.loader):
+        fixed |= {pointer.block, *(child.block for _, child in store.leaves(pointer, pointer.level))}
+    return fixed | {store.root.tree.block}
+
+
+def test_far_dies_and_comes_back(machine: Start, serve: Serve, published: Published, blank: Path) -> None:
+    far = serve(published.path)
+    now = machine(blank, fars=[far.uri], trust=published.trust)
+    wait_for_prompt(now)
+    touch(now, 0, 20)
+    far.stop()
+    touch(now, 0, 20)  # what is near is near
+    assert now.command_at_prompt("1 + 1") == "2"
+    now.send(b"print('sum', sum(ballast[i] for i in range(1000 * 4096, 1100 * 4096, 4096)))\r")
+    now.expect_voice("the program that touched it waits")
+    far.start()
+    now.expect_exact(b"sum %d\r\n>>> " % ballast_sum(1000, 100), 60)
+    assert now.command_at_prompt("warm") == "{'from': 'afar'}"
+
+
+def test_killed_while_incomplete(machine: Start, serve: Serve, published: Published, blank: Path) -> None:
+    far = serve(published.path)
+    for turn in range(4):
+        now = machine(blank, fars=[far.uri], trust=published.trust)
+        wait_for_prompt(now)
+        if turn:
+            assert now.command_at_prompt("turn") == str(turn - 1)
+        touch(now, turn * 100, 100)
+        assert now.command_at_prompt(f"turn = {turn}; turn") == str(turn)
+        now.kill()
+        with Store(blank, open_fars([published.path])) as store:
+            Checker(store).check_structure()
+    assert published.path.stat().st_size == published.size
+
+
+def test_from_a_file(machine: Start, published: Published, blank: Path) -> None:
+    now = machine(blank, fars=[str(published.path)], trust=published.trust)
+    wait_for_prompt(now)
+    touch(now, 5, 5)
+
+
+def test_a_far_that_is_not_trusted(machine: Start, serve: Serve, published: Published, blank: Path) -> None:
+    far = serve(published.path)
+    now = machine(blank, fars=[far.uri], trust="00" * 32)
+    assert now.wait() == EXIT_REFUSED
+    assert "far1: its root does not have the trusted hash" in now.voice
+    assert not blank.read_bytes().strip(b"\0")
+
+
+def test_a_far_with_a_flipped_bit(machine: Start, serve: Serve, published: Published, blank: Path) -> None:
+    """Nothing unverified is mapped: the program that needs the page waits, the console says why."""
+    with Store(published.path) as store:
+        pages = {key: pointer for key, pointer in store.pages(store.tree) if key.space == 16}
+        wanted = next(
+            pointer for key, pointer in pages.items()
+            if store.read(pointer, 0)[0] == 701 % 251 + 1 and not any(store.read(pointer, 0)[1:])
+        )  # fmt: skip
+    with published.path.open("r+b") as file:
+        file.seek(wanted.block * 4096 + 77)
+        file.write(b"\x01")
+    far = serve(published.path)
+    now = machine(blank, fars=[far.uri], trust=published.trust)
+    wait_for_prompt(now)
+    now.send(b"print(sum(ballast[i] for i in range(0, len(ballast), 4096)))\r")
+    now.expect_voice("does not have its hash")

@@ -1,0 +1,130 @@
+"""`publish`: a far image holds what its generation held, and the kernel's own store code adopts it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from revenant.check import Checker, check_store
+from revenant.errors import StoreError
+from revenant.format import PageKey
+from revenant.publish import publish_image
+from revenant.store import Store, Tree, open_fars
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
+import store_host
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def contents(store: Store, tree: Tree) -> dict[PageKey, bytes]:
+    """All pages of a tree."""
+    return {key: store.read(pointer, 0) for key, pointer in store.pages(tree)}
+
+
+def test_same_contents(small_image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "far.img"
+    with Store(small_image) as near:
+        root = publish_image(near, out, None)
+        with Store(out) as far:
+            check_store(far)
+            assert far.root == root and far.root.generation == near.root.generation
+            assert contents(far, far.tree) == contents(near, near.tree)
+            assert far.kernel() == near.kernel() and far.loader_pages() == near.loader_pages()
+            assert far.header.store_id != near.header.store_id
+
+
+def test_command(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:
+    out = tmp_path / "far.img"
+    result = run_revenant("publish", small_image, out)
+    assert result.returncode == 0, result.stderr
+    with Store(out) as far:
+        assert result.stdout.strip() == far.root.hash.hex()
+    assert run_revenant("publish", small_image, out).returncode == 1  # does not overwrite
+    result = run_revenant("publish", small_image, tmp_path / "other.img", "--at", "9")
+    assert result.returncode == 1 and "not retained" in result.stderr
+    assert not (tmp_path / "other.img").exists()
+    result = run_revenant("publish", small_image, tmp_path / "json.img", "--at", "1", "--json")
+    assert json.loads(result.stdout)["generation"] == 1
+
+
+@pytest.fixture(scope="session")
+def harness() -> Path:
+    """kernel/store compiled for the host."""
+    return store_host.build()
+
+
+@pytest.fixture
+def adopted(small_image: Path, tmp_path: Path, harness: Path) -> tuple[Path, Path]:
+    """(near, far): kernel/store has adopted far, worked, and fetched some pages."""
+    far, near = tmp_path / "far.img", tmp_path / "near.img"
+    with Store(small_image) as store:
+        root = publish_image(store, far, None)
+    with store_host.Host(harness, tmp_path) as host:
+        host("disk", 0, 4096)
+        host("load", 1, far)
+        host("open", root.hash.hex())
+        for page in (0x401, 0x405):
+            host("get", 16, page, 0)
+        host("put", 16, 9000, 5)
+        host("commit", 1, 0)
+        host("idle", 50)
+        host("commit", 0, 0)
+        near.write_bytes(host.image())
+    return near, far
+
+
+def test_adopted_by_the_kernel(adopted: tuple[Path, Path]) -> None:
+    near_path, far_path = adopted
+    fars = open_fars([far_path])
+    with Store(near_path, fars) as near:
+        Checker(near).check_structure()
+        pages = contents(near, near.tree)
+        with Store(far_path) as far:
+            original = contents(far, far.tree)
+        assert {key: pages[key] for key in original} == original
+        assert set(pages) - set(original) == {PageKey(16, 9000)}
+    with Store(near_path) as alone:
+        report = Checker(alone).check_structure()
+        assert report.blocks_absent > 0 and report.blocks_copied > 0
+
+
+def test_published_again_with_its_far(adopted: tuple[Path, Path], tmp_path: Path) -> None:
+    near_path, far_path = adopted
+    out = tmp_path / "again.img"
+    with Store(near_path) as alone, pytest.raises(StoreError, match="only in far store"):
+        publish_image(alone, out, None)
+    assert not out.exists()
+    with Store(near_path, open_fars([far_path])) as near:
+        publish_image(near, out, None)
+        with Store(out) as complete:
+            check_store(complete)
+            assert contents(complete, complete.tree) == contents(near, near.tree)
+
+
+def test_older_generation(tmp_path: Path, harness: Path, small_image: Path) -> None:
+    grown = tmp_path / "grown.img"
+    with store_host.Host(harness, tmp_path) as host:
+        host("load", 0, small_image)
+        assert host("open") == "1"
+        for value in range(1, 6):
+            host("put", 16, 9000, value)
+            host("put", 17, value, value)
+            host("clone", 16, 20 + value)
+            host("commit", 1, 0)
+        grown.write_bytes(host.image())
+    with Store(grown) as store:
+        check_store(store)
+        assert [record.generation for record in store.generations()] == [1, 2, 3, 4, 5, 6]
+        for generation in (1, 4, 6):
+            out = tmp_path / f"at{generation}.img"
+            assert publish_image(store, out, generation).generation == generation
+            with Store(out) as far:
+                check_store(far)
+                expected = contents(store, store.tree_at(generation))
+                found = contents(far, far.tree)
+                assert found == {key: page for key, page in expected.items() if key.space != 1}

@@ -1,0 +1,5 @@
+"""`python -m revenant`: the same command."""
+
+from revenant.cli import main
+
+main()

@@ -1,0 +1,34 @@
+"""What can go wrong, as one line for a user: the thing, the reason, the remedy.
+
+Everybody raises these; only cli.py prints them. Nothing else is ever caught there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RevenantError(Exception):
+    """Base: `subject` (a file, a program) has a `reason`; `remedy` says what to do, or is empty."""
+
+    def __init__(self, subject: str | Path, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{subject}: {reason}" + (f" ({remedy})" if remedy else ""))
+        self.subject = str(subject)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class StoreError(RevenantError):
+    """A store is damaged, foreign, truncated or of another version; nothing was changed."""
+
+
+class BuildError(RevenantError):
+    """A file that `make build` should have made is missing or makes no sense."""
+
+
+class MachineError(RevenantError):
+    """QEMU or nbdkit could not be started, or ended badly; `exit_status` is the command's."""
+
+    def __init__(self, subject: str | Path, reason: str, remedy: str = "", exit_status: int = 1) -> None:
+        super().__init__(subject, reason, remedy)
+        self.exit_status = exit_status

@@ -1,0 +1,148 @@
+"""Commands about image files: create, info, check, log, publish. None of them starts a machine."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from revenant import genesis
+from revenant.check import check_store
+from revenant.errors import StoreError
+from revenant.format import BLOCK_SIZE, GenerationFlag
+from revenant.output import in_units, print_facts, print_rows, working
+from revenant.publish import publish_image
+from revenant.record import RECORD_MACHINE_PAGE, MachineRecord
+from revenant.store import Store, open_fars
+
+Image = Annotated[Path, typer.Argument(help="The image file.")]
+Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
+Far = Annotated[list[Path] | None, typer.Option("--far", help="A far image that it refers to (repeatable).")]
+
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes from 64M, 1G, …"""
+    plain = text.upper().removesuffix("IB")
+    number, unit = plain.rstrip("KMGT"), plain.lstrip("0123456789")
+    if not number.isdigit() or unit not in UNITS:
+        raise typer.BadParameter(f"{text!r} is not a size like 64M or 1G")
+    return int(number) * UNITS[unit]
+
+
+def create(
+    image: Image,
+    size: Annotated[str, typer.Option(help="Of the sparse file.")] = "1G",
+    kernel: Annotated[Path | None, typer.Option(help="Kernel ELF file, stripped.")] = None,
+    userland: Annotated[Path | None, typer.Option(help="The program of genesis, an ELF file.")] = None,
+    boot: Annotated[Path | None, typer.Option(help="Folder of mbr.bin and loader.bin.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an image whose first generation holds Python, ready to run."""
+    files = genesis.BuildFiles.locate(kernel, userland, boot)
+    scratch = image.with_name(f".{image.name}.{os.getpid()}") if force else image
+    root = genesis.create_image(scratch, files, parse_size(size))
+    if force:
+        scratch.replace(image)
+    print_facts({"image": str(image), "generation": root.generation, "root_hash": root.hash.hex()}, as_json)
+
+
+def when(wall_ns: int) -> str:
+    """A wall clock time for people, in UTC."""
+    try:
+        return datetime.datetime.fromtimestamp(wall_ns / 1e9, datetime.UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{wall_ns} ns"
+
+
+def store_facts(store: Store) -> dict[str, Any]:
+    """What `info` says."""
+    root, header = store.root, store.header
+    facts: dict[str, Any] = {
+        "image": str(store.path),
+        "store_id": header.store_id.hex(),
+        "generation": root.generation,
+        "sequence": root.sequence,
+        "time": when(root.wall_ns),
+        "mono_ns": root.mono_ns,
+        "root_hash": root.hash.hex(),
+        "block_count": header.block_count,
+        "free_count": root.free_count,
+        "size": in_units(header.block_count * BLOCK_SIZE),
+        "on_disk": in_units(os.stat(store.path).st_blocks * 512),
+        "kernel_size": root.kernel_size,
+        "generations": len(store.generations()),
+        "complete": not any(entry.store_id.strip(b"\0") for entry in store.table) or bool(root.flags & 1),
+        "far_stores": [entry.store_id.hex() for entry in store.table],
+    }
+    try:
+        machine = MachineRecord.unpack(store.record_page(RECORD_MACHINE_PAGE))
+        facts |= {"record_version": machine.version, "resume_count": machine.resume_count}
+    except StoreError as error:
+        facts |= {"record_version": error.reason}
+    return facts
+
+
+def info(image: Image, far: Far = None, as_json: Json = False) -> None:
+    """What an image holds."""
+    with Store(image, open_fars(far or [])) as store:
+        print_facts(store_facts(store), as_json)
+
+
+def check(image: Image, far: Far = None, as_json: Json = False) -> None:
+    """Verify every hash, every pointer and the allocation state; exit 1 with the place of the first fault."""
+    with working(f"checking {image}"), Store(image, open_fars(far or [])) as store:
+        report = check_store(store)
+    print_facts({"image": str(image), "result": "sound", **report.facts()}, as_json)
+
+
+def flag_names(flags: int) -> str:
+    """The names of a generation's flags, or -."""
+    return " ".join(str(flag.name).lower() for flag in GenerationFlag if flags & flag) or "-"
+
+
+def log(image: Image, as_json: Json = False) -> None:
+    """The generations that an image retains, newest first."""
+    with Store(image) as store:
+        rows = [
+            {
+                "generation": record.generation,
+                "time": when(record.wall_ns),
+                "mono_ms": record.mono_ns // 1_000_000,
+                "pages": record.dirty_pages,
+                "flags": flag_names(record.flags),
+                "tag": record.tag_text or "-",
+            }
+            for record in reversed(store.generations())
+        ]
+    print_rows(rows, as_json)
+
+
+def publish(
+    image: Image,
+    out: Annotated[Path, typer.Argument(help="The far image to write.")],
+    generation: Annotated[int | None, typer.Option("--at", help="A retained one; else the newest.")] = None,
+    far: Far = None,
+    as_json: Json = False,
+) -> None:
+    """Write a far image of one generation, and print its root hash, which is what its users trust."""
+    with working(f"publishing {image}"), Store(image, open_fars(far or [])) as store:
+        root = publish_image(store, out, generation)
+    if as_json:
+        facts = {"image": str(out), "generation": root.generation, "root_hash": root.hash.hex()}
+        print_facts({**facts, "block_count": root.block_count}, as_json)
+    else:
+        print(root.hash.hex())
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (create, info, check, log, publish):
+        app.command()(command)
+
+

@@ -1,0 +1,338 @@
+"""A running machine as a context manager: QEMU as our child, its console, monitor and voice in our hands.
+
+Promise: only the QEMU started here is ever ended; it ends with us, however we end. Nothing is lost by killing
+it: that is the point of Revenant. Used by: running.py (`run`, `demo`), bench, the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import os
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, ClassVar, Self, cast
+
+import pexpect
+from pexpect.socket_pexpect import SocketSpawn
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
+from revenant.errors import MachineError, StoreError
+from revenant.qemu import Boot, MachineConfig, Wiring, command_line, require_qemu
+from revenant.store import Store
+
+EXIT_PANIC = 0x7F << 1 | 1  # isa-debug-exit: the value written, doubled, plus one
+EXIT_REFUSED = 0x7D << 1 | 1
+PR_SET_PDEATHSIG = 1
+PROMPT = b">>> "
+"""MicroPython's prompt."""
+
+
+@dataclass(frozen=True)
+class KernelFile:
+    """The kernel to enter by PVH, in memory only, and where it comes from."""
+
+    fd: int
+    origin: str
+
+    @property
+    def path(self) -> str:
+        """A name that our child can open."""
+        return f"/dev/fd/{self.fd}"
+
+
+def find_kernel(config: MachineConfig) -> tuple[bytes, str] | None:
+    """The kernel of the near image's newest generation, or of the first far file; None: boot by MBR."""
+    if config.boot == Boot.MBR:
+        return None
+    reason = "there is no image file to take it from"
+    for path in [config.near, *(Path(uri) for uri in config.fars if "://" not in uri)]:
+        try:
+            with Store(path) as store:
+                return store.kernel(), f"generation {store.root.generation} of {path}"
+        except StoreError as error:
+            reason = error.reason
+    if config.boot == Boot.PVH:
+        raise MachineError(config.near, f"no kernel to enter by PVH: {reason}", "use --boot mbr")
+    return None
+
+
+def kernel_file(config: MachineConfig) -> KernelFile | None:
+    """The kernel in an anonymous file."""
+    found = find_kernel(config)
+    if found is None:
+        return None
+    fd = os.memfd_create("revenant-kernel")
+    os.write(fd, found[0])
+    return KernelFile(fd, found[1])
+
+
+def die_with_parent() -> None:
+    """In the child: SIGKILL when the parent ends. A machine without its owner would keep the image locked."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start_qemu(
+    config: MachineConfig, wiring: Wiring, pass_fds: Sequence[int] = (), **streams: Any
+) -> tuple[subprocess.Popen[bytes], list[str]]:
+    """Start QEMU as a child; returns it and its command line."""
+    require_qemu()
+    kernel = kernel_file(config)
+    command = command_line(config, wiring, kernel.path if kernel else None)
+    fds = [*pass_fds, *([kernel.fd] if kernel else [])]
+    process = subprocess.Popen(command, pass_fds=fds, preexec_fn=die_with_parent, **streams)
+    if kernel:
+        os.close(kernel.fd)
+    return process, command
+
+
+def explain_exit(config: MachineConfig, status: int, stderr: str) -> MachineError | None:
+    """QEMU's end as an error for the user, or None when the machine was switched off."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    last = lines[-1] if lines else "no message"
+    if status == 0:
+        return None
+    if 'Failed to get "write" lock' in stderr:
+        return MachineError(config.near, "in use by another machine", "end that one first")
+    if status == EXIT_PANIC:
+        return MachineError(config.near, f"the kernel panicked: {last}", "the image is as it was", 3)
+    if status == EXIT_REFUSED:
+        return MachineError(config.near, f"the machine refused to start: {last}", "nothing was changed")
+    if status < 0:
+        name = signal.Signals(-status).name
+        return MachineError("qemu", f"ended by {name}", "the next start goes on from here", 128 - status)
+    return MachineError("qemu", last.removeprefix("qemu-system-x86_64: "))
+
+
+def monitor_words(fd: int) -> tuple[str, ...]:
+    """A QMP monitor on an inherited socket."""
+    return ("-chardev", f"socket,id=monitor,fd={fd}", "-mon", "chardev=monitor,mode=control")
+
+
+class Console(SocketSpawn):
+    """pexpect on the console's socket; keeps all bytes in `transcript` (SocketSpawn logs nothing by itself)."""
+
+    def __init__(self, connection: socket.socket, timeout_s: float, transcript: io.BytesIO) -> None:
+        super().__init__(connection, timeout=timeout_s, maxread=65536)
+        self.transcript = transcript
+
+    def read_nonblocking(self, size: int = 1, timeout: float | None = -1) -> bytes:
+        """pexpect's own, recorded."""
+        data: bytes = super().read_nonblocking(size, timeout)
+        self.transcript.write(data)
+        return data
+
+    def read_rest(self) -> bytes:
+        """What was received and not looked at yet, up to the end. The other end is gone."""
+        data: bytes = self.buffer
+        try:
+            while True:
+                data += self.read_nonblocking(65536, 1)
+        except (pexpect.EOF, pexpect.TIMEOUT, OSError):
+            return data
+
+
+class Machine:
+    """A machine driven by a program: `console` is a pexpect spawn, `qmp(…)` speaks to QEMU.
+
+    What QEMU and the kernel say (stderr and COM2) is in the file `voice_path`, console bytes in `transcript`.
+    Leaving the context kills the machine. `started` lists all machines of this process, for reports.
+    """
+
+    started: ClassVar[list[Machine]] = []
+
+    def __init__(self, config: MachineConfig, timeout_s: float = 30) -> None:
+        self.config = config
+        self.timeout_s = timeout_s
+        self.transcript = io.BytesIO()
+        self.rest = b""
+        self._monitor: QEMUMonitorProtocol | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        if error is not None:
+            error.add_note(self.report())
+
+    def start(self) -> None:
+        """Start QEMU with its console and monitor on socket pairs, connected from the first byte on."""
+        console, console_child = socket.socketpair()
+        monitor, monitor_child = socket.socketpair()
+        handle, name = tempfile.mkstemp(prefix="revenant-voice-")
+        self.voice_path = Path(name)
+        wiring = Wiring(
+            console=f"socket,id=console,fd={console_child.fileno()}",
+            voice=f"file,id=voice,path={name},append=on",
+            monitor=monitor_words(monitor_child.fileno()),
+        )
+        self.started_s = time.monotonic()
+        fds = [console_child.fileno(), monitor_child.fileno()]
+        self.process, self.command = start_qemu(
+            self.config, wiring, fds, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle
+        )
+        Machine.started.append(self)
+        os.close(handle)
+        console_child.close()
+        monitor_child.close()
+        self.console_socket, self._monitor_socket = console, monitor
+        self.console = Console(console, self.timeout_s, self.transcript)
+
+    # --- ending ---
+
+    def kill(self) -> None:
+        """kill -9, as a power cut would do it; `rest` is then what was seen of the console and not yet read."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if self.console_socket.fileno() >= 0:
+            self.rest = self.console.read_rest()
+        self._close()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for QEMU's own end; its exit status."""
+        status = self.process.wait(timeout_s or self.timeout_s)
+        self._close()
+        return status
+
+    def _close(self) -> None:
+        if self._monitor is not None:
+            with contextlib.suppress(Exception):  # the other end is gone
+                self._monitor.close()
+            self._monitor = None
+        for end in (self.console_socket, self._monitor_socket):
+            with contextlib.suppress(OSError):
+                end.close()
+
+    # --- looking and speaking ---
+
+    def qmp(self, command: str, **arguments: object) -> Any:
+        """A QMP command; its return value."""
+        if self._monitor is None:
+            self._monitor = QEMUMonitorProtocol(self._monitor_socket)
+            self._monitor.connect()
+        return self._monitor.cmd(command, **arguments)
+
+    @property
+    def voice(self) -> str:
+        """What QEMU and the kernel said so far."""
+        return self.voice_path.read_text(errors="replace")
+
+    def expect(self, pattern: bytes | list[bytes], timeout_s: float | None = None) -> bytes:
+        """Wait for a regular expression on the console; returns what came before it."""
+        self.console.expect(pattern, timeout=timeout_s or self.timeout_s)  # type: ignore[arg-type]
+        return cast(bytes, self.console.before)
+
+    def expect_exact(self, text: bytes, timeout_s: float | None = None) -> bytes:
+        """Wait for bytes on the console; returns what came before them."""
+        self.console.expect_exact(text, timeout=timeout_s or self.timeout_s)
+        return cast(bytes, self.console.before)
+
+    def expect_voice(self, text: str, timeout_s: float | None = None) -> None:
+        """Wait until the kernel's voice (or QEMU's) contains text."""
+        end = time.monotonic() + (timeout_s or self.timeout_s)
+        while text not in self.voice:
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise TimeoutError(f"the kernel did not say {text!r}")
+            select.select([], [], [], 0.02)
+
+    def send(self, data: bytes) -> None:
+        """Bytes to the console."""
+        self.console_socket.sendall(data)
+
+    def command_at_prompt(self, line: str, timeout_s: float | None = None) -> str:
+        """Type a line at the prompt; what it prints, without the echo."""
+        self.send(line.encode() + b"\r")
+        answer = self.expect_exact(PROMPT, timeout_s).decode(errors="replace")
+        return answer.replace("\r\n", "\n").partition("\n")[2].rstrip("\n")
+
+    def report(self) -> str:
+        """All that helps to understand a failure."""
+        tail = self.transcript.getvalue()[-2000:].decode(errors="replace")
+        return "\n".join([
+            f"--- QEMU: {shlex.join(self.command)}",
+            f"--- exit status: {self.process.poll()}; image: {self.config.near}",
+            f"--- kernel's voice and QEMU's stderr:\n{self.voice[-4000:]}",
+            f"--- console, last 2000 bytes:\n{tail}",
+        ])  # fmt: skip
+
+
+class ConsoleStream:
+    """The console socket in the shape of a pyserial port, for mpremote's transport."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.socket = machine.console_socket
+        self.buffer = b""
+        self.rts = self.dtr = False
+
+    def _fill(self, timeout_s: float) -> bool:
+        if not select.select([self.socket], [], [], timeout_s)[0]:
+            return False
+        data = self.socket.recv(65536)
+        if not data:
+            raise MachineError("qemu", "the machine ended")
+        self.machine.transcript.write(data)
+        self.buffer += data
+        return True
+
+    def inWaiting(self) -> int:
+        """Bytes that can be read at once."""
+        if not self.buffer:
+            self._fill(0)
+        return len(self.buffer)
+
+    def read(self, size: int = 1) -> bytes:
+        """`size` bytes; waits for them as long as the machine lives."""
+        while len(self.buffer) < size:
+            self._fill(1.0)
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        return data
+
+    def write(self, data: bytes) -> int:
+        """All of data."""
+        self.socket.sendall(data)
+        return len(data)
+
+    def close(self) -> None:
+        """The machine owns the socket."""
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for sockets and pid files, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="revenant-") as name:
+        yield Path(name)
+
+
+class Relay(threading.Thread):
+    """Copies a pipe to a stream and remembers its end: QEMU's stderr and the kernel's voice."""
+
+    def __init__(self, fd: int, to: IO[bytes] | None) -> None:
+        super().__init__(daemon=True)
+        self.fd = fd
+        self.to = to
+        self.tail = b""
+
+    def run(self) -> None:
+        """Until all writers are gone."""
+        while data := os.read(self.fd, 65536):
+            self.tail = (self.tail + data)[-8192:]
+            if self.to is not None:
+                self.to.write(data)
+                self.to.flush()

@@ -1,0 +1,76 @@
+"""nbdkit as the server of far stores: its command line, and whether somebody serves at a URI.
+
+Used by: `revenant serve`, `revenant run` (is the server there?), the tests (delays, counts).
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from revenant.qemu import nbd_server
+
+NBDKIT = "nbdkit"
+CONNECT_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """What is served, where, and how slowly. `rate` is in bits per second as nbdkit reads it (100M)."""
+
+    image: Path
+    unix: Path | None = None
+    port: int | None = None
+    readonly: bool = True
+    delay_ms: int | None = None
+    rate: str | None = None
+    stats: Path | None = None
+    log: Path | None = None
+    pidfile: Path | None = None
+
+    @property
+    def uri(self) -> str:
+        """For `run --far`."""
+        return f"nbd+unix:///?socket={self.unix}" if self.unix else f"nbd://localhost:{self.port}"
+
+
+def command_line(config: ServerConfig) -> list[str]:
+    """nbdkit's words. It stays in the foreground and ends with its parent."""
+    words = [NBDKIT, "--foreground", "--exit-with-parent"]
+    if config.unix:
+        words += ["--unix", str(config.unix.absolute())]
+    else:
+        words += ["--port", str(config.port)]
+    if config.readonly:
+        words.append("--readonly")
+    if config.pidfile:
+        words += ["--pidfile", str(config.pidfile.absolute())]
+    wanted = {"log": config.log, "stats": config.stats, "rate": config.rate, "delay": config.delay_ms}
+    words += [f"--filter={name}" for name, value in wanted.items() if value is not None]
+    words += ["file", str(config.image.absolute())]
+    if config.log:
+        words.append(f"logfile={config.log.absolute()}")
+    if config.stats:
+        words.append(f"statsfile={config.stats.absolute()}")
+    if config.rate:
+        words += [f"rate={config.rate}", "burstiness=0.1"]
+    if config.delay_ms is not None:
+        words.append(f"rdelay={config.delay_ms}ms")
+    return words
+
+
+def answers(uri: str) -> bool:
+    """Whether something accepts connections at an NBD URI."""
+    server = nbd_server(uri)
+    try:
+        if server["type"] == "unix":
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(CONNECT_TIMEOUT_S)
+                connection.connect(server["path"])
+        else:
+            with socket.create_connection((server["host"], int(server["port"])), CONNECT_TIMEOUT_S):
+                pass
+    except OSError:
+        return False
+    return True

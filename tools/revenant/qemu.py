@@ -1,0 +1,223 @@
+"""QEMU's command line from a machine's description. Starts nothing.
+
+Promise: the same description gives the same words; nothing passes through a shell. For QEMU 7.2 and later.
+Used by: machine.py (runs it), `revenant run --dry-run` (prints it), the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from revenant.errors import MachineError
+
+QEMU = "qemu-system-x86_64"
+DEBUG_EXIT_PORT = 0xF4
+MEMORY_MIB_DEFAULT = 256
+INTERVAL_MS_DEFAULT = 100
+NBD_RECONNECT_DELAY_S = 1  # QEMU fails requests after that; the kernel asks again by itself
+NBD_OPEN_TIMEOUT_S = 5
+DATA_FOLDERS = ("/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu")
+
+
+class Boot(StrEnum):
+    """How the kernel gets into memory."""
+
+    AUTO = "auto"
+    PVH = "pvh"
+    MBR = "mbr"
+
+
+class Accelerator(StrEnum):
+    """QEMU's engine."""
+
+    AUTO = "auto"
+    TCG = "tcg"
+    KVM = "kvm"
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """What a machine is, whoever runs it."""
+
+    near: Path
+    fars: Sequence[str] = ()
+    trust: str | None = None
+    memory_mib: int = MEMORY_MIB_DEFAULT
+    accelerator: Accelerator = Accelerator.AUTO
+    interval_ms: int = INTERVAL_MS_DEFAULT
+    relaxed: bool = False
+    boot: Boot = Boot.AUTO
+    pidfile: Path | None = None
+    test_spaces: int = 0
+    log_level: int = 1
+    extra: Sequence[str] = ()
+
+    @property
+    def options(self) -> str:
+        """The words of fw_cfg file opt/revenant/options (kernel/README.md)."""
+        words = [f"interval_ms={self.interval_ms}", f"relaxed={int(self.relaxed)}", f"log={self.log_level}"]
+        if self.trust:
+            words.append(f"trust={self.trust}")
+        if self.test_spaces:
+            words.append(f"test_spaces={self.test_spaces}")
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What the two serial ports and the monitor are connected to: QEMU chardev arguments with an id."""
+
+    console: str = "stdio,id=console,signal=off,mux=off"
+    voice: str = "file,id=voice,path=/dev/stderr,append=on"
+    monitor: Sequence[str] = ()
+
+
+def kvm_is_usable() -> tuple[bool, str]:
+    """KVM only where the CPU's flags show vmx or svm and the device opens, which alone proves nothing."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
+    except OSError:
+        return False, "/proc/cpuinfo cannot be read"
+    if not {"vmx", "svm"} & set(flags):
+        return False, "the CPU's flags show neither vmx nor svm"
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        return False, f"/dev/kvm: {error.strerror}"
+    return True, "the CPU's flags show hardware virtualisation and /dev/kvm opens"
+
+
+def choose_accelerator(wanted: Accelerator) -> tuple[Accelerator, str]:
+    """The engine to use and why."""
+    if wanted != Accelerator.AUTO:
+        return wanted, "as asked"
+    usable, reason = kvm_is_usable()
+    return (Accelerator.KVM if usable else Accelerator.TCG), reason
+
+
+def data_file(name: str) -> Path | None:
+    """A firmware file of QEMU's, or None."""
+    return next((Path(folder, name) for folder in DATA_FOLDERS if Path(folder, name).exists()), None)
+
+
+def near_blockdev(path: Path) -> dict[str, Any]:
+    """The near disk: QEMU's lock keeps a second machine off."""
+    return {
+        "driver": "file",
+        "node-name": "near",
+        "filename": str(path),
+        "locking": "on",
+        "aio": "threads",
+        "discard": "unmap",
+        "cache": {"direct": False, "no-flush": False},
+    }
+
+
+def far_blockdev(uri: str, node: str) -> dict[str, Any]:
+    """A far disk, read-only: a path, nbd://HOST[:PORT][/EXPORT], nbd+unix:///[EXPORT]?socket=PATH, http(s)://…"""
+    parts = urlsplit(uri)
+    common: dict[str, Any] = {"node-name": node, "read-only": True}
+    if parts.scheme in ("http", "https"):
+        return {"driver": parts.scheme, "url": uri, "timeout": 10, **common}
+    if parts.scheme in ("nbd", "nbd+unix"):
+        return {
+            "driver": "nbd",
+            "server": nbd_server(uri),
+            "export": parts.path.lstrip("/"),
+            "reconnect-delay": NBD_RECONNECT_DELAY_S,
+            "open-timeout": NBD_OPEN_TIMEOUT_S,
+            **common,
+        }
+    if parts.scheme and "://" in uri:
+        raise MachineError(uri, "not a far store that QEMU can open", "use a path, nbd://, nbd+unix:// or http://")
+    return {"driver": "file", "filename": uri, "locking": "auto", **common}
+
+
+def nbd_server(uri: str) -> dict[str, str]:
+    """QEMU's SocketAddress of an NBD URI."""
+    parts = urlsplit(uri)
+    if parts.scheme == "nbd+unix":
+        paths = parse_qs(parts.query).get("socket")
+        if not paths:
+            raise MachineError(uri, "names no socket", "write nbd+unix:///?socket=PATH")
+        return {"type": "unix", "path": paths[0]}
+    try:
+        port = parts.port or 10809
+    except ValueError:
+        raise MachineError(uri, "its port is not a number") from None
+    if not parts.hostname:
+        raise MachineError(uri, "names no host", "write nbd://HOST:PORT")
+    return {"type": "inet", "host": parts.hostname, "port": str(port)}
+
+
+def boots_by_itself(near: Path) -> bool:
+    """Whether block 0 of the near file has boot code. SeaBIOS tries only the first disk."""
+    try:
+        with near.open("rb") as file:
+            return file.read(512)[510:] == b"\x55\xaa"
+    except OSError:
+        return False
+
+
+def disk_words(blockdev: dict[str, Any], boots: bool) -> list[str]:
+    """A block device and the virtio disk on it; its serial is its name. `boots`: firmware takes this one."""
+    name = blockdev["node-name"]
+    device: dict[str, Any] = {
+        "driver": "virtio-blk-pci",
+        "id": f"disk-{name}",
+        "drive": name,
+        "serial": name,
+        "disable-legacy": "on",
+        "werror": "report",
+        "rerror": "report",
+    }
+    if boots:
+        device["bootindex"] = 1
+    return ["-blockdev", json.dumps(blockdev), "-device", json.dumps(device)]
+
+
+def boot_words(kernel: str | None) -> list[str]:
+    """PVH with a kernel file, by the small firmware where QEMU has it; else SeaBIOS and the disk's loader."""
+    if kernel is None:
+        return []
+    firmware = ["-bios", "qboot.rom"] if data_file("qboot.rom") else []
+    return [*firmware, "-kernel", kernel]
+
+
+def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> list[str]:
+    """QEMU's words. `kernel`: the file to enter by PVH, None: SeaBIOS boots the near disk (or far1)."""
+    accelerator, _ = choose_accelerator(config.accelerator)
+    words = [
+        QEMU, "-name", "revenant", "-machine", "q35", "-accel", accelerator.value, "-cpu", "max",
+        "-m", f"{config.memory_mib}M", "-display", "none", "-nodefaults", "-no-user-config",
+        "-rtc", "base=utc",
+    ]  # fmt: skip
+    words += boot_words(kernel)
+    words += ["-fw_cfg", f"name=opt/revenant/options,string={config.options}"]
+    words += ["-device", f"isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=4"]
+    words += ["-object", "rng-random,id=entropy,filename=/dev/urandom"]
+    words += ["-device", "virtio-rng-pci,rng=entropy,disable-legacy=on"]
+    words += ["-chardev", wiring.console, "-serial", "chardev:console"]
+    words += ["-chardev", wiring.voice, "-serial", "chardev:voice"]
+    words += wiring.monitor
+    from_near = not config.fars or boots_by_itself(config.near)
+    words += disk_words(near_blockdev(config.near), from_near)
+    for number, uri in enumerate(config.fars, start=1):
+        words += disk_words(far_blockdev(uri, f"far{number}"), number == 1 and not from_near)
+    if config.pidfile:
+        words += ["-pidfile", str(config.pidfile)]
+    return [*words, *config.extra]
+
+
+def require_qemu() -> None:
+    """MachineError where QEMU is not installed."""
+    if shutil.which(QEMU) is None:
+        raise MachineError(QEMU, "not installed", "apt-get install qemu-system-x86")

@@ -1,0 +1,150 @@
+"""The kernel's persistent records (kernel/abi/record.h, version 1): pages of space 0.
+
+Every class has its twin there; tests/unit/test_layout.py compares them by DWARF.
+Used by: genesis.py (writes the first ones), info and check (read them).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+from revenant.structure import Structure, at
+
+RECORD_MAGIC = int.from_bytes(b"RVNTMACH", "little")
+RECORD_VERSION = 1
+RECORD_MACHINE_PAGE = 0
+RECORD_CONSOLE_PAGE = 1
+RECORD_PROCESS_PAGE = 256
+RECORD_THREAD_PAGE = 8192
+RECORDS_PER_PAGE = 4
+REGION_COUNT_MAX = 16
+
+
+class Access(IntFlag):
+    """`region_record.access`."""
+
+    READ = 1
+    WRITE = 2
+    EXEC = 4
+
+
+class ProcessState(IntEnum):
+    """`process_record.state`."""
+
+    FREE = 0
+    RUNNING = 1
+    ENDED = 2
+    TEMPLATE = 3
+
+
+class ThreadState(IntEnum):
+    """`thread_record.state`."""
+
+    FREE = 0
+    READY = 1
+    WAITING = 2
+    FAULTED = 3
+
+
+class MachineRecord(Structure):
+    """Page 0 of space 0."""
+
+    C_NAME = "machine_record"
+    SIZE = 80
+    magic: int = at(0, "Q", RECORD_MAGIC)
+    version: int = at(8, "I", RECORD_VERSION)
+    zero: int = at(12, "I")
+    machine_id: bytes = at(16, "16s")
+    mono_ns: int = at(32, "Q")
+    resume_count: int = at(40, "Q")
+    process_slots: int = at(48, "Q")
+    thread_slots: int = at(56, "Q")
+    next_space: int = at(64, "Q")
+    resume_seen: int = at(72, "Q")
+
+
+class ConsoleRecord(Structure):
+    """Page 1 of space 0: byte counters since genesis."""
+
+    C_NAME = "console_record"
+    SIZE = 32
+    out_head: int = at(0, "Q")
+    out_tail: int = at(8, "Q")
+    in_head: int = at(16, "Q")
+    in_tail: int = at(24, "Q")
+
+
+class RegionRecord(Structure):
+    """A range of virtual addresses and what may be done there."""
+
+    C_NAME = "region_record"
+    SIZE = 24
+    start: int = at(0, "Q")
+    end: int = at(8, "Q")
+    access: int = at(16, "I")
+    zero: int = at(20, "I")
+
+
+class ProcessRecord(Structure):
+    """Four to a page from RECORD_PROCESS_PAGE on."""
+
+    C_NAME = "process_record"
+    SIZE = 1024
+    state: int = at(0, "I")
+    id: int = at(4, "I")
+    space: int = at(8, "Q")
+    exit_status: int = at(16, "q")
+    region_count: int = at(24, "I")
+    zero: int = at(28, "I")
+    region: tuple[RegionRecord, ...] = at(32, RegionRecord, count=REGION_COUNT_MAX)
+    page_limit: int = at(416, "Q")
+    zero2: bytes = at(424, "536s")
+    name: bytes = at(960, "64s")
+
+
+class ThreadRegisters(Structure):
+    """As kernel/arch/x86_64/entry.asm saves them."""
+
+    C_NAME = "thread_registers"
+    SIZE = 160
+    rax: int = at(0, "Q")
+    rbx: int = at(8, "Q")
+    rcx: int = at(16, "Q")
+    rdx: int = at(24, "Q")
+    rsi: int = at(32, "Q")
+    rdi: int = at(40, "Q")
+    rbp: int = at(48, "Q")
+    r8: int = at(56, "Q")
+    r9: int = at(64, "Q")
+    r10: int = at(72, "Q")
+    r11: int = at(80, "Q")
+    r12: int = at(88, "Q")
+    r13: int = at(96, "Q")
+    r14: int = at(104, "Q")
+    r15: int = at(112, "Q")
+    rip: int = at(120, "Q")
+    rflags: int = at(128, "Q")
+    rsp: int = at(136, "Q")
+    fs_base: int = at(144, "Q")
+    gs_base: int = at(152, "Q")
+
+
+class ThreadRecord(Structure):
+    """Four to a page from RECORD_THREAD_PAGE on."""
+
+    C_NAME = "thread_record"
+    SIZE = 1024
+    state: int = at(0, "I")
+    id: int = at(4, "I")
+    process: int = at(8, "I")
+    wait_reason: int = at(12, "I")
+    wait_deadline_ns: int = at(16, "Q")
+    wait_mask: int = at(24, "Q")
+    registers: ThreadRegisters = at(32, ThreadRegisters)
+    zero: bytes = at(192, "320s")
+    fx: bytes = at(512, "512s")
+
+
+RECORD_STRUCTURES: tuple[type[Structure], ...] = (
+    MachineRecord, ConsoleRecord, RegionRecord, ProcessRecord, ThreadRegisters, ThreadRecord,
+)  # fmt: skip

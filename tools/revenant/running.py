@@ -1,0 +1,335 @@
+"""Commands that start programs: run, serve, demo, doctor. The machinery is in machine.py and nbd.py."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
+from revenant import demonstration, genesis, nbd
+from revenant.errors import MachineError, RevenantError, StoreError
+from revenant.format import BLOCK_SIZE, HEADER_COPY_BLOCK
+from revenant.images import parse_size
+from revenant.machine import Relay, explain_exit, find_kernel, monitor_words, start_qemu
+from revenant.output import print_facts, print_rows, say
+from revenant.qemu import (
+    MEMORY_MIB_DEFAULT,
+    QEMU,
+    Accelerator,
+    Boot,
+    MachineConfig,
+    Wiring,
+    choose_accelerator,
+    command_line,
+    data_file,
+    kvm_is_usable,
+)
+from revenant.script import run_script
+from revenant.store import Store
+
+Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
+
+# --- preparing ---
+
+
+def is_blank(path: Path) -> bool:
+    """Whether a near file waits to be filled: zero in blocks 0, 1 and 18."""
+    with path.open("rb") as file:
+        for block in (0, 1, HEADER_COPY_BLOCK):
+            file.seek(block * BLOCK_SIZE)
+            if file.read(BLOCK_SIZE).strip(b"\0"):
+                return False
+    return True
+
+
+def is_hash(text: str) -> bool:
+    """64 lower-case hex digits."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def prepare_near(near: Path, fars: list[str], trust: str | None, size: str) -> bool:
+    """Make a missing near file; refuse one that is not ours. True if it is blank, to be filled from far."""
+    if not near.exists():
+        if not fars:
+            root = genesis.create_image(near, genesis.BuildFiles.locate(), parse_size(size))
+            say(f"revenant: made {near}, root hash {root.hash.hex()}")
+            return False
+        with near.open("xb") as file:
+            file.truncate(parse_size(size))
+    if near.is_dir():
+        raise StoreError(near, "is a folder")
+    if not is_blank(near):
+        with Store(near):
+            return False
+    if not fars:
+        raise StoreError(near, "blank: there is no store in it", "give --far and --trust")
+    if trust is None:
+        raise StoreError(near, "blank, and nothing says which far store to trust", "give --trust ROOTHASH")
+    return True
+
+
+def check_fars(fars: list[str], trust: str | None, adopting: bool) -> None:
+    """Far files must be stores; one that is to be adopted must have the trusted root."""
+    for number, uri in enumerate(fars, start=1):
+        if "://" in uri:
+            continue
+        with Store(Path(uri)) as store:
+            hashes = [root.hash.hex() for root in store.roots]
+        if adopting and number == 1 and trust not in hashes:
+            raise StoreError(uri, f"its root hash is {hashes[0]}, not the one to trust")
+
+
+def reachable(uri: str) -> bool:
+    """Whether an NBD server answers the door. Other kinds of far store are left to QEMU."""
+    if not uri.startswith(("nbd://", "nbd+unix://")):
+        return True
+    return nbd.answers(uri)
+
+
+def usable_fars(fars: list[str], adopting: bool) -> list[str]:
+    """QEMU refuses to start with a dead NBD server; a near store that has what it needs starts without it."""
+    dead = [uri for uri in fars if not reachable(uri)]
+    if dead and adopting:
+        raise MachineError(dead[0], "no server answers there", "start it with `revenant serve`")
+    for uri in dead:
+        say(f"revenant: {uri}: no server answers there; going on without it")
+    return [uri for uri in fars if uri not in dead]
+
+
+# --- the terminal ---
+
+
+@contextmanager
+def terminal_restored() -> Iterator[None]:
+    """QEMU sets the terminal to raw; however it ends, the terminal is as before afterwards."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def signals_passed(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """SIGTERM and SIGHUP end QEMU, then us; SIGINT reaches QEMU by itself."""
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        process.terminate()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def console_words(console: str) -> str:
+    """The chardev of `--console`."""
+    if console == "stdio":
+        mux = "on" if sys.stdin.isatty() else "off"
+        return f"stdio,id=console,signal=off,mux={mux}"
+    if console == "pty":
+        return "pty,id=console"
+    if console.startswith("unix:") and len(console) > len("unix:"):
+        path = console.removeprefix("unix:").replace(",", ",,")
+        return f"socket,id=console,path={path},server=on,wait=off"
+    raise typer.BadParameter(f"{console!r} is not stdio, pty or unix:PATH", param_hint="--console")
+
+
+def announce_pty(monitor: socket.socket) -> int:
+    """Print the terminal's name; holds it open, so that no byte is lost before somebody opens it."""
+    qmp = QEMUMonitorProtocol(monitor)
+    qmp.connect()
+    chardevs: Any = qmp.cmd("query-chardev")
+    path = next(dev["filename"] for dev in chardevs if dev["label"] == "console").removeprefix("pty:")
+    held = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    tty.setraw(held)
+    print(path, flush=True)
+    qmp.close()
+    return held
+
+
+def run_console(config: MachineConfig, console: str) -> int:
+    """Run until QEMU ends; its exit status as ours, errors raised."""
+    reading, writing = os.pipe()
+    monitor, monitor_child = socket.socketpair()
+    words = monitor_words(monitor_child.fileno()) if console == "pty" else ()
+    wiring = Wiring(console=console_words(console), monitor=words)
+    with terminal_restored():
+        fds = [monitor_child.fileno()] if words else []
+        process, _ = start_qemu(config, wiring, fds, stderr=writing)
+        os.close(writing)
+        monitor_child.close()
+        relay = Relay(reading, sys.stderr.buffer)
+        relay.start()
+        with signals_passed(process):
+            try:
+                held = announce_pty(monitor) if console == "pty" else None
+            except (EOFError, OSError, RuntimeError):
+                held = None  # QEMU ended at once; its status says why
+            status = process.wait()
+            relay.join(1)
+            if held is not None:
+                os.close(held)
+    error = explain_exit(config, status, relay.tail.decode(errors="replace"))
+    if error is not None:
+        raise error
+    return 0
+
+
+def run(
+    script: Annotated[list[str] | None, typer.Argument(help="-- SCRIPT: run it, then stop.")] = None,
+    near: Annotated[Path, typer.Option(help="The near image; made if missing.")] = Path("machine.img"),
+    far: Annotated[list[str] | None, typer.Option(help="A file, nbd://, nbd+unix:// or http://.")] = None,
+    trust: Annotated[str | None, typer.Option(help="Root hash that far must have.")] = None,
+    memory: Annotated[int, typer.Option(help="MiB of RAM.", min=32)] = MEMORY_MIB_DEFAULT,
+    accel: Annotated[Accelerator, typer.Option(help="QEMU's engine.")] = Accelerator.AUTO,
+    interval: Annotated[int, typer.Option(help="ms from snapshot to snapshot.", min=0, max=60000)] = 100,
+    relaxed: Annotated[bool, typer.Option("--relaxed", help="Show output before it is saved.")] = False,
+    pidfile: Annotated[Path | None, typer.Option(help="Where QEMU's pid goes.")] = None,
+    console: Annotated[str, typer.Option(help="stdio, pty or unix:PATH.")] = "stdio",
+    boot: Annotated[Boot, typer.Option(help="How the kernel is entered.")] = Boot.AUTO,
+    size: Annotated[str, typer.Option(help="Of a near image that has to be made.")] = "1G",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print QEMU's command, start nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start the machine, or let it go on. In a terminal, Ctrl-A X leaves it; nothing is lost by that."""
+    if trust is not None and not is_hash(trust := trust.lower()):
+        raise typer.BadParameter("a root hash has 64 hex digits", param_hint="--trust")
+    if script and len(script) > 1:
+        raise typer.BadParameter("one script file", param_hint="SCRIPT")
+    wiring = Wiring(console=console_words(console))
+    config = MachineConfig(near, far or [], trust, memory, accel, interval, relaxed, boot, pidfile)
+    if dry_run:
+        print_dry_run(config, wiring, as_json)
+        return
+    adopting = prepare_near(near, list(config.fars), trust, size)
+    check_fars(list(config.fars), trust, adopting)
+    config = replace(config, fars=usable_fars(list(config.fars), adopting))
+    engine, reason = choose_accelerator(accel)
+    say(f"revenant: accelerator {engine} ({reason})")
+    if script:
+        raise typer.Exit(run_script(config, Path(script[0])))
+    raise typer.Exit(run_console(config, console))
+
+
+def print_dry_run(config: MachineConfig, wiring: Wiring, as_json: bool) -> None:
+    """The command as `run` would start it; the kernel, a file in memory then, is named by its origin."""
+    try:
+        found = find_kernel(config)
+    except RevenantError:
+        found = None
+    kernel = f"<kernel of {found[1]}>" if found else None
+    command = command_line(config, wiring, kernel)
+    print(json.dumps(command) if as_json else shlex.join(command))
+
+
+# --- serve ---
+
+
+def serve(
+    image: Annotated[Path, typer.Argument(help="A published image.")],
+    unix: Annotated[Path | None, typer.Option(help="Serve on this socket.")] = None,
+    port: Annotated[int | None, typer.Option(help="Serve on this TCP port.")] = None,
+    readonly: Annotated[bool, typer.Option("--readonly/--writable", help="Refuse writes.")] = True,
+    delay_ms: Annotated[int | None, typer.Option("--delay", help="ms to wait before every read.")] = None,
+    rate: Annotated[str | None, typer.Option(help="Bits per second, like 100M.")] = None,
+    stats: Annotated[Path | None, typer.Option(help="nbdkit's statistics go there at the end.")] = None,
+    log: Annotated[Path | None, typer.Option(help="nbdkit logs every request there.")] = None,
+    pidfile: Annotated[Path | None, typer.Option(help="For nbdkit's pid, once it serves.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print nbdkit's command only.")] = False,
+) -> None:
+    """Serve an image to other machines by NBD, until ended."""
+    if (unix is None) == (port is None):
+        raise typer.BadParameter("give either --unix PATH or --port NUMBER")
+    with Store(image) as store:
+        hash_text = store.root.hash.hex()
+    server = nbd.ServerConfig(image, unix, port, readonly, delay_ms, rate, stats, log, pidfile)
+    command = nbd.command_line(server)
+    if dry_run:
+        print(shlex.join(command))
+        return
+    if shutil.which(nbd.NBDKIT) is None:
+        raise MachineError(nbd.NBDKIT, "not installed", "apt-get install nbdkit")
+    say(f"revenant: serving {image} at {server.uri}, root hash {hash_text}")
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    with signals_passed(process):
+        status = process.wait()
+    if status > 0:
+        raise MachineError(nbd.NBDKIT, f"ended with status {status}")
+
+
+# --- demo ---
+
+
+def demo(
+    keep: Annotated[Path | None, typer.Option(help="Keep the image here.")] = None,
+    boot: Annotated[Boot, typer.Option(help="How the kernel is entered.")] = Boot.AUTO,
+) -> None:
+    """Let programs run, cut the power, and look whether all of them go on. Exit 0 only if they do."""
+    demonstration.show(keep, boot)
+
+
+# --- doctor ---
+
+
+def version_of(command: str) -> str:
+    """First line of --version."""
+    if shutil.which(command) is None:
+        return "missing"
+    result = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
+    return (result.stdout or result.stderr).splitlines()[0] if result.stdout or result.stderr else "?"
+
+
+def doctor(as_json: Json = False) -> None:
+    """Whether this host has what is needed; exit 1 if something is missing."""
+    rows: list[dict[str, Any]] = []
+    for command in (QEMU, "qemu-img", nbd.NBDKIT, "gcc", "make", "nasm"):
+        found = version_of(command)
+        rows.append({"what": command, "ok": found != "missing", "found": found})
+    for package in ("pexpect", "qemu.qmp", "pyelftools", "mpremote", "pymonocypher"):
+        rows.append({"what": package, "ok": True, "found": importlib.metadata.version(package)})
+    files = genesis.BuildFiles.locate()
+    for path in (files.kernel, files.userland, files.boot_record, files.loader):
+        found = str(path) if path.is_file() else "missing"
+        rows.append({"what": path.name, "ok": path.is_file(), "found": found})
+    usable, reason = kvm_is_usable()
+    rows.append({"what": "KVM", "ok": True, "found": f"{'usable' if usable else 'not used'}: {reason}"})
+    firmware = data_file("qboot.rom")
+    rows.append({"what": "qboot.rom", "ok": True, "found": str(firmware or "missing: PVH starts are slower")})
+    if as_json:
+        print_facts({"ok": all(row["ok"] for row in rows), "checks": rows}, True)
+    else:
+        print_rows(rows, False)
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (run, serve, demo, doctor):
+        app.command()(command)
+
+

@@ -1,0 +1,114 @@
+"""Runs a script on a machine through MicroPython's raw REPL, with mpremote's transport.
+
+The script runs in the machine's own globals, as at its prompt; its output goes to stdout as it comes, a
+traceback to stderr. The machine then stops; it has forgotten nothing. Used by: `revenant run -- SCRIPT`,
+tests, benchmarks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import pexpect
+from mpremote.transport import TransportError
+from mpremote.transport_serial import SerialTransport
+
+from revenant.errors import MachineError, RevenantError
+from revenant.machine import PROMPT, ConsoleStream, Machine, explain_exit
+from revenant.qemu import MachineConfig
+
+START_TIMEOUT_S = 30.0
+EXIT_NAME = "RevenantScriptExit"
+
+# SystemExit would end the interpreter; its number travels as another exception instead.
+WRAPPER = """\
+class {exit}(Exception):
+    pass
+try:
+    exec(compile({source!r}, {name!r}, 'exec'))
+except SystemExit as e:
+    _status = e.args[0] if e.args else None
+    if not (_status is None or isinstance(_status, int)):
+        print(_status)
+        _status = 1
+    raise {exit}(_status or 0) from None
+"""
+
+
+class ConsoleTransport(SerialTransport):  # type: ignore[misc]
+    """mpremote's transport over the console of a machine that we started."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.serial = ConsoleStream(machine)
+        self.in_raw_repl = False
+        self.use_raw_paste = True
+        self.device_name = "console"
+        self.mounted = False
+        self.is_pty = True  # reads wait for bytes
+
+
+def wait_for_prompt(machine: Machine, timeout_s: float = START_TIMEOUT_S) -> None:
+    """Interrupt what runs and get the friendly prompt, whatever mode the REPL was in when it was cut off.
+
+    Afterwards nothing is left to be read: a mark that the echo does not contain has come back.
+    """
+    for turn in range(int(timeout_s)):
+        machine.send(b'\x03\x02print("ready" "%d")\r' % turn)
+        try:
+            machine.expect_exact(b"ready%d\r\n" % turn + PROMPT, 1)
+            return
+        except pexpect.TIMEOUT:
+            continue
+        except (pexpect.EOF, OSError):
+            break
+    status = machine.process.poll()
+    error = explain_exit(machine.config, status, machine.voice) if status is not None else None
+    raise error or MachineError(machine.config.near, "the machine gives no prompt", "look at its console")
+
+
+def run_source(machine: Machine, source: str, name: str) -> tuple[int, str]:
+    """Run source at the prompt of a running machine, output to stdout; returns its status and traceback."""
+    transport = ConsoleTransport(machine)
+    command = WRAPPER.format(exit=EXIT_NAME, source=source, name=name)
+
+    def show(data: bytes) -> None:
+        if data != b"\x04":
+            sys.stdout.buffer.write(data.replace(b"\r", b""))
+            sys.stdout.buffer.flush()
+
+    try:
+        transport.enter_raw_repl(soft_reset=False, timeout_overall=START_TIMEOUT_S)
+        result = cast(tuple[Any, bytes], transport.exec_raw(command, timeout=None, data_consumer=show))
+        transport.exit_raw_repl()
+    except TransportError as error:
+        raise MachineError(machine.config.near, f"the raw REPL does not answer: {error}") from None
+    return script_status(result[1].decode(errors="replace").replace("\r\n", "\n"))
+
+
+def script_status(traceback: str) -> tuple[int, str]:
+    """Exit status and the traceback to show: 1 for an exception, n for sys.exit(n)."""
+    if not traceback:
+        return 0, ""
+    last = traceback.rstrip().splitlines()[-1]
+    if match := re.fullmatch(rf"{EXIT_NAME}: (-?\d+)", last):
+        return int(match[1]) & 0xFF, ""
+    return 1, traceback
+
+
+def run_script(config: MachineConfig, path: Path) -> int:
+    """Start the machine, run the file, stop the machine; returns the script's exit status."""
+    try:
+        source = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RevenantError(path, f"cannot be read: {error}") from None
+    with Machine(config) as machine:
+        wait_for_prompt(machine)
+        status, traceback = run_source(machine, source, path.name)
+        machine.expect_exact(PROMPT)
+        if machine.voice:
+            sys.stderr.write(machine.voice)
+    sys.stderr.write(traceback)
+    return status

@@ -1,0 +1,323 @@
+"""Writes a fresh store of one generation, complete and compact: genesis images and published ones.
+
+Places are settled first, so that the file is laid out in the order of a start: boot objects, nodes from
+the top, data pages in the order given, the meta tree. The root is written last: who dies before, leaves none.
+Used by: genesis.py, publish.py.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from revenant.errors import StoreError
+from revenant.format import (
+    BITS_PER_PAGE,
+    BLOCK_SIZE,
+    DIRECTORY_HEIGHT_MAX,
+    HEADER_BLOCK,
+    HEADER_COPY_BLOCK,
+    KERNEL_SIZE_MAX,
+    LOADER_BLOCK,
+    LOADER_BLOCK_COUNT,
+    META_BITMAP,
+    META_GENERATIONS,
+    MISSING,
+    NODE_FANOUT,
+    RETAIN_COUNT_DEFAULT,
+    RING_COUNT,
+    RING_FIRST_BLOCK,
+    SPACE_HEIGHT_MAX,
+    STORE_BLOCK_COUNT_MAX,
+    STORE_BLOCK_COUNT_MIN,
+    ZERO_PAGE,
+    Generation,
+    Header,
+    PageKey,
+    Pointer,
+    Root,
+    RootFlag,
+    node_pack,
+)
+
+NodeKey = tuple[int, int]  # level, prefix
+
+
+def height_for(keys: Sequence[int], least: int) -> int:
+    """The height of a tree that has a place for all keys."""
+    top = max(keys, default=0)
+    height = least
+    while top >= NODE_FANOUT**height:
+        height += 1
+    return height
+
+
+class TreePlan:
+    """A tree over some keys: which nodes it has and where they go."""
+
+    def __init__(self, keys: Sequence[int], least_height: int = 0) -> None:
+        self.keys = keys
+        self.height = height_for(keys, least_height)
+        self.nodes: list[NodeKey] = []
+        for level in range(self.height, 0, -1):
+            prefixes = sorted({key // NODE_FANOUT**level for key in keys})
+            self.nodes += [(level, prefix) for prefix in prefixes]
+        self.places: dict[NodeKey, int] = {}
+
+    def place(self, take: Callable[[], int]) -> None:
+        """Settle the nodes' places, top first."""
+        self.places = {node: take() for node in self.nodes}
+
+    def write(self, leaves: Mapping[int, Pointer], birth: int, put: Callable[[int, bytes], None]) -> Pointer:
+        """Write the nodes bottom-up over the leaves' pointers; returns the root pointer."""
+        children: dict[NodeKey, dict[int, Pointer]] = {}
+        top = leaves.get(0, MISSING)
+
+        def adopt(level: int, prefix: int, pointer: Pointer) -> None:
+            children.setdefault((level + 1, prefix // NODE_FANOUT), {})[prefix % NODE_FANOUT] = pointer
+
+        for key, pointer in leaves.items():
+            adopt(0, key, pointer)
+        for level, prefix in reversed(self.nodes):
+            data = node_pack(children[level, prefix])
+            top = Pointer.make(self.places[level, prefix], level, birth, data)
+            put(top.block, data)
+            adopt(level, prefix, top)
+        return top if self.keys else MISSING
+
+
+@dataclass
+class BootObjects:
+    """What starts the machine: the kernel's ELF file and the two pieces of boot code."""
+
+    kernel: bytes
+    boot_record: bytes
+    loader: bytes
+
+    def loader_pages(self) -> dict[int, bytes]:
+        """The loader object: page 0 is block 0, pages 1 to 16 are blocks 2 to 17; zero pages left out."""
+        return {0: self.boot_record.ljust(BLOCK_SIZE, b"\0"), **pages_of(self.loader, 1)}
+
+
+def pages_of(data: bytes, first: int = 0) -> dict[int, bytes]:
+    """Split into pages from index `first` on; zero pages left out."""
+    starts = range(0, len(data), BLOCK_SIZE)
+    pages = {first + s // BLOCK_SIZE: data[s : s + BLOCK_SIZE].ljust(BLOCK_SIZE, b"\0") for s in starts}
+    return {index: page for index, page in pages.items() if page != ZERO_PAGE}
+
+
+@dataclass
+class Contents:
+    """A generation to be written: its pages (none zero) in the order of the layout, and how to get each."""
+
+    generation: int
+    keys: Sequence[PageKey]
+    load: Callable[[PageKey], bytes]
+    boot: BootObjects
+    wall_ns: int
+    mono_ns: int = 0
+    record_version: int = 1
+    resume: Sequence[PageKey] = ()
+    retain_count: int = RETAIN_COUNT_DEFAULT
+    store_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+
+
+class StoreWriter:
+    """Writes `contents` to a new sparse file of `block_count` blocks (None: as many as are needed)."""
+
+    def __init__(
+        self, path: Path, contents: Contents, block_count: int | None, ring_stride: int | None = None
+    ) -> None:
+        self.path = path
+        self.contents = contents
+        self.generation = contents.generation
+        self._check_boot(contents.boot)
+        self.directory, self.plans = self._plan(contents.keys)
+        needed = self._bound()
+        self.block_count = max(needed if block_count is None else block_count, STORE_BLOCK_COUNT_MIN)
+        if not needed <= self.block_count <= STORE_BLOCK_COUNT_MAX:
+            raise StoreError(path, f"{self.block_count} blocks do not hold {needed}", "give a larger --size")
+        self.header = Header(
+            store_id=contents.store_id,
+            block_count=self.block_count,
+            ring_stride=ring_stride or (self.block_count - RING_FIRST_BLOCK) // RING_COUNT,
+            created_wall_ns=contents.wall_ns,
+        )
+        self.next_block = RING_FIRST_BLOCK
+        self.taken: list[int] = []
+
+    def _check_boot(self, boot: BootObjects) -> None:
+        if not 0 < len(boot.kernel) <= KERNEL_SIZE_MAX:
+            raise StoreError(self.path, f"the kernel has {len(boot.kernel)} bytes of {KERNEL_SIZE_MAX}")
+        if len(boot.boot_record) > BLOCK_SIZE or len(boot.loader) > LOADER_BLOCK_COUNT * BLOCK_SIZE:
+            raise StoreError(self.path, "the boot code is too large")
+
+    def _plan(self, keys: Sequence[PageKey]) -> tuple[TreePlan, dict[int, TreePlan]]:
+        """The directory and the tree of each space."""
+        by_space: dict[int, list[int]] = {}
+        for key in keys:
+            by_space.setdefault(key.space, []).append(key.page)
+        directory = TreePlan(sorted(by_space), least_height=1)
+        plans = {space: TreePlan(sorted(pages)) for space, pages in sorted(by_space.items())}
+        heights = [plan.height for plan in plans.values()]
+        if directory.height > DIRECTORY_HEIGHT_MAX or max(heights, default=0) > SPACE_HEIGHT_MAX:
+            raise StoreError(self.path, "a space or page number is too large for the format")
+        return directory, plans
+
+    def _bound(self) -> int:
+        """Blocks that are enough."""
+        nodes = sum(len(plan.nodes) for plan in (self.directory, *self.plans.values()))
+        boot = KERNEL_SIZE_MAX // BLOCK_SIZE + LOADER_BLOCK_COUNT + len(self.contents.resume) // 512 + 8
+        sum_without_meta = RING_FIRST_BLOCK + RING_COUNT + boot + nodes + len(self.contents.keys)
+        return sum_without_meta + sum_without_meta // 16384 + 8
+
+    def write(self) -> Root:
+        """Write the file and make it durable; returns the root record, whose hash is the root hash."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            self.fd = os.open(self.path, flags, 0o666)
+        except OSError as error:
+            raise StoreError(self.path, error.strerror or "cannot be made", "choose another name") from None
+        try:
+            os.ftruncate(self.fd, self.block_count * BLOCK_SIZE)
+            root = self._write_all()
+        except BaseException:
+            os.close(self.fd)
+            self.path.unlink(missing_ok=True)
+            raise
+        os.close(self.fd)
+        return root
+
+    def _write_all(self) -> Root:
+        contents = self.contents
+        resume = struct.pack("<Q", len(contents.resume))
+        resume += b"".join(struct.pack("<Q", key.packed) for key in contents.resume)
+        fields: dict[str, Pointer] = {
+            "loader": self._object(contents.boot.loader_pages(), least_height=1),
+            "kernel": self._object(pages_of(contents.boot.kernel), least_height=1),
+            "resume": self._object(pages_of(resume)) if contents.resume else MISSING,
+        }
+        fields["tree"] = self._main_tree()
+        fields["meta"] = self._meta_tree(fields["tree"])
+        self._fixed_blocks()
+        os.fdatasync(self.fd)
+        root = self._root(fields, len(resume) if contents.resume else 0)
+        os.pwrite(self.fd, root.pack(), self.header.ring_block(root.sequence) * BLOCK_SIZE)
+        os.fdatasync(self.fd)
+        return root
+
+    # --- blocks ---
+
+    def _take(self) -> int:
+        while self.header.is_fixed(self.next_block):
+            self.next_block += 1
+        if self.next_block >= self.block_count:
+            raise StoreError(self.path, "the store is full", "give a larger --size")
+        self.taken.append(self.next_block)
+        self.next_block += 1
+        return self.taken[-1]
+
+    def _put(self, block: int, data: bytes) -> None:
+        os.pwrite(self.fd, data, block * BLOCK_SIZE)
+
+    def _put_page(self, block: int, data: bytes) -> Pointer:
+        self._put(block, data)
+        return Pointer.make(block, 0, self.generation, data)
+
+    # --- trees ---
+
+    def _object(self, pages: Mapping[int, bytes], least_height: int = 0) -> Pointer:
+        """A boot object: its node (if any), then its pages."""
+        plan = TreePlan(sorted(pages), least_height)
+        plan.place(self._take)
+        leaves = {index: self._put_page(self._take(), data) for index, data in sorted(pages.items())}
+        return plan.write(leaves, self.generation, self._put)
+
+    def _main_tree(self) -> Pointer:
+        """Nodes first, from the top, then the pages in the order that was asked for."""
+        self.directory.place(self._take)
+        for plan in self.plans.values():
+            plan.place(self._take)
+        leaves: dict[int, dict[int, Pointer]] = {space: {} for space in self.plans}
+        for key in self.contents.keys:
+            leaves[key.space][key.page] = self._put_page(self._take(), self.contents.load(key))
+        roots = {
+            space: plan.write(leaves[space], self.generation, self._put) for space, plan in self.plans.items()
+        }
+        return self.directory.write(roots, self.generation, self._put)
+
+    def _meta_tree(self, tree: Pointer) -> Pointer:
+        """The generation table with one record, and the bitmap, which covers the meta tree itself."""
+        contents = self.contents
+        record = Generation(
+            generation=self.generation,
+            wall_ns=contents.wall_ns,
+            mono_ns=contents.mono_ns,
+            tree_height=self.directory.height,
+            tree=tree,
+            dirty_pages=len(contents.keys),
+        )
+        directory = TreePlan([META_BITMAP, META_GENERATIONS], least_height=1)
+        directory.place(self._take)
+        table = self._put_page(self._take(), record.pack().ljust(BLOCK_SIZE, b"\0"))
+        bitmap_places: list[int] = []
+        while True:  # each bitmap page needs a block, which may need a bitmap page
+            plan = TreePlan(list(range(len(bitmap_places))))
+            last = self.next_block + len(plan.nodes)
+            if len(bitmap_places) * BITS_PER_PAGE > last:
+                break
+            bitmap_places.append(self._take())
+        plan.place(self._take)
+        pages = {i: self._put_page(place, self._bitmap_page(i)) for i, place in enumerate(bitmap_places)}
+        bitmap = plan.write(pages, self.generation, self._put)
+        self.meta_height = directory.height
+        return directory.write({META_BITMAP: bitmap, META_GENERATIONS: table}, self.generation, self._put)
+
+    def _bitmap_page(self, index: int) -> bytes:
+        """Bits of all blocks taken; called when all are."""
+        bits = bytearray(BLOCK_SIZE)
+        first = index * BITS_PER_PAGE
+        for block in self.taken:
+            if first <= block < first + BITS_PER_PAGE:
+                bits[(block - first) // 8] |= 1 << block % 8
+        return bytes(bits)
+
+    # --- what has its place ---
+
+    def _fixed_blocks(self) -> None:
+        boot = self.contents.boot
+        self._put(0, boot.boot_record)
+        self._put(LOADER_BLOCK, boot.loader)
+        for block in (HEADER_BLOCK, HEADER_COPY_BLOCK):
+            self._put(block, self.header.sealed())
+
+    def _root(self, fields: Mapping[str, Pointer], resume_list_size: int) -> Root:
+        contents = self.contents
+        root = Root(
+            record_version=contents.record_version,
+            sequence=1,
+            generation=self.generation,
+            wall_ns=contents.wall_ns,
+            mono_ns=contents.mono_ns,
+            store_id=contents.store_id,
+            kernel_size=len(contents.boot.kernel),
+            loader_size=len(contents.boot.loader),
+            tree_height=self.directory.height,
+            meta_height=self.meta_height,
+            block_count=self.block_count,
+            free_count=self.block_count - RING_FIRST_BLOCK - RING_COUNT - len(self.taken),
+            alloc_next=self.next_block,
+            retain_count=contents.retain_count,
+            flags=RootFlag.COMPLETE,
+            resume_list_size=resume_list_size,
+            tree=fields["tree"],
+            meta=fields["meta"],
+            kernel=fields["kernel"],
+            loader=fields["loader"],
+            resume=fields["resume"],
+        )
+        return Root.unpack(root.sealed())

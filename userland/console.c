@@ -1,0 +1,207 @@
+/*
+ * userland/console.c: console input and output, clocks, and every wait of the interpreter.
+ *
+ * Promise: output is handed to the kernel at each line end, when the buffer is full and before every wait or read, in
+ * order; input is drained into a ring as soon as the program looks, so that Ctrl-C is seen while it runs; an event that
+ * came between a check and the wait that follows ends that wait.
+ * Called by: MicroPython's streams, readline, time and select; the VM hook. Not from native code's loops.
+ */
+#include <string.h>
+
+#include "py/mphal.h"
+#include "py/runtime.h"
+#include "py/stream.h"
+
+#include "syscall.h"
+
+#define INPUT_SIZE 4096 /* power of two */
+#define OUTPUT_SIZE 1024
+
+static struct {
+    uint32_t head; /* counters; offset = counter mod INPUT_SIZE */
+    uint32_t tail;
+    uint8_t byte[INPUT_SIZE];
+} input;
+
+static struct {
+    size_t size;
+    char byte[OUTPUT_SIZE];
+} output;
+
+/* An event was seen that nobody may have acted on yet: the next wait returns at once, as WFE does on ARM. */
+static bool event_latch;
+
+unsigned int port_poll_countdown = PORT_POLL_PERIOD;
+
+static void write_all(const char *text, size_t size) {
+    while (size > 0) {
+        long written = sys_console_write(text, size);
+        if (written <= 0) {
+            return; /* the kernel refuses the buffer: nobody is left to tell */
+        }
+        text += written;
+        size -= written;
+    }
+}
+
+void port_console_flush(void) {
+    size_t size = output.size;
+    if (size > 0) {
+        output.size = 0;
+        write_all(output.byte, size);
+    }
+}
+
+mp_uint_t mp_hal_stdout_tx_strn(const char *text, size_t size) {
+    if (size > OUTPUT_SIZE - output.size) {
+        port_console_flush();
+    }
+    if (size > OUTPUT_SIZE) {
+        write_all(text, size);
+        return size;
+    }
+    memcpy(output.byte + output.size, text, size);
+    output.size += size;
+    if (size > 0 && text[size - 1] == '\n') {
+        port_console_flush();
+    }
+    return size;
+}
+
+static uint32_t input_count(void) {
+    return input.head - input.tail;
+}
+
+static void input_accept(uint8_t byte) {
+    if (byte == mp_interrupt_char) {
+        mp_sched_keyboard_interrupt();
+    } else {
+        input.byte[input.head++ % INPUT_SIZE] = byte;
+    }
+}
+
+/* Moves what has arrived into the ring, as far as it has room. */
+static void input_drain(void) {
+    uint8_t chunk[256];
+    for (;;) {
+        size_t room = INPUT_SIZE - input_count();
+        size_t wanted = room < sizeof chunk ? room : sizeof chunk;
+        long count = wanted > 0 ? sys_console_read(chunk, wanted) : 0;
+        for (long i = 0; i < count; i++) {
+            input_accept(chunk[i]);
+        }
+        event_latch |= count > 0;
+        if (count < (long)wanted || wanted == 0) {
+            return;
+        }
+    }
+}
+
+/* Waits for input that fits, or a resume, and takes it in. */
+static void events_take(uint64_t deadline_ns) {
+    unsigned int mask = WAIT_RESUMED;
+    if (input_count() < INPUT_SIZE) {
+        mask |= WAIT_CONSOLE_IN;
+    }
+    long bits = sys_wait(mask, deadline_ns);
+    if (bits <= 0) {
+        return;
+    }
+    if (bits & WAIT_CONSOLE_IN) {
+        input_drain();
+    }
+    if (bits & WAIT_RESUMED) {
+        event_latch = true;
+        port_resumed();
+    }
+}
+
+void port_poll(void) {
+    port_poll_countdown = PORT_POLL_PERIOD;
+    port_console_flush();
+    events_take(0);
+}
+
+void port_wait_until(uint64_t deadline_ns) {
+    port_console_flush();
+    events_take(event_latch ? 0 : deadline_ns);
+    event_latch = false;
+}
+
+uint64_t port_mono_ns(void) {
+    return sys_clock(CLOCK_MONO_NS);
+}
+
+/* The end of a time span; one too long to count is for ever. */
+static uint64_t deadline_after(uint64_t span, uint64_t unit_ns) {
+    uint64_t span_ns, deadline_ns;
+    if (__builtin_mul_overflow(span, unit_ns, &span_ns) ||
+        __builtin_add_overflow(port_mono_ns(), span_ns, &deadline_ns)) {
+        return WAIT_FOREVER;
+    }
+    return deadline_ns;
+}
+
+void port_wait_ms(mp_uint_t timeout_ms) {
+    port_wait_until(timeout_ms == (mp_uint_t)-1 ? WAIT_FOREVER : deadline_after(timeout_ms, 1000000));
+}
+
+static void delay_until(uint64_t deadline_ns) {
+    do {
+        port_wait_until(deadline_ns);
+        mp_handle_pending(true);
+    } while (port_mono_ns() < deadline_ns);
+}
+
+void mp_hal_delay_ms(mp_uint_t delay_ms) {
+    delay_until(deadline_after(delay_ms, 1000000));
+}
+
+void mp_hal_delay_us(mp_uint_t delay_us) {
+    delay_until(deadline_after(delay_us, 1000));
+}
+
+int mp_hal_stdin_rx_chr(void) {
+    while (input_count() == 0) {
+        port_console_flush();
+        input_drain();
+        if (input_count() == 0) {
+            mp_event_wait_indefinite();
+        }
+    }
+    return input.byte[input.tail++ % INPUT_SIZE];
+}
+
+uintptr_t mp_hal_stdio_poll(uintptr_t poll_flags) {
+    if ((poll_flags & MP_STREAM_POLL_RD) && input_count() == 0) {
+        input_drain();
+    }
+    uintptr_t ready = MP_STREAM_POLL_WR;
+    if (input_count() > 0) {
+        ready |= MP_STREAM_POLL_RD;
+    }
+    return poll_flags & ready;
+}
+
+mp_uint_t mp_hal_ticks_ms(void) {
+    return port_mono_ns() / 1000000;
+}
+
+mp_uint_t mp_hal_ticks_us(void) {
+    return port_mono_ns() / 1000;
+}
+
+mp_uint_t mp_hal_ticks_cpu(void) {
+    return port_mono_ns();
+}
+
+uint64_t mp_hal_time_ns(void) {
+    return sys_clock(CLOCK_WALL_NS);
+}
+
+/* 32 bits are what the random module's generator takes. */
+unsigned long port_random_seed(void) {
+    uint32_t seed = 0;
+    sys_random(&seed, sizeof seed);
+    return seed;
+}

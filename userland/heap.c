@@ -1,0 +1,108 @@
+/*
+ * userland/heap.c: where the garbage collector's areas lie, and when the heap grows.
+ *
+ * Promise: starts with 512 KiB; after a collection that leaves more than half in use, an area as large as all others
+ * together is added (pages that are never touched cost nothing); empty areas are given back to the kernel. A small
+ * program so dirties few pages, and a large one does not collect again and again.
+ * Called by: py/gc.c, main.c.
+ */
+#include "py/gc.h"
+#include "py/mphal.h"
+#include "py/mpstate.h"
+#include "shared/runtime/gchelper.h"
+
+#include "layout.h"
+#include "syscall.h"
+
+#define HEAP_FIRST_SIZE (512 * 1024ul)
+
+static uintptr_t page_round_up(uintptr_t address) {
+    return (address + LAYOUT_PAGE_SIZE - 1) & ~(LAYOUT_PAGE_SIZE - 1);
+}
+
+static uintptr_t area_end(const mp_state_mem_area_t *area) {
+    return page_round_up((uintptr_t)area->gc_pool_end);
+}
+
+/* Later areas begin with their own header; the first one has it in mp_state_ctx. */
+static uintptr_t area_start(const mp_state_mem_area_t *area) {
+    return area == &MP_STATE_MEM(area) ? LAYOUT_HEAP_START : (uintptr_t)area;
+}
+
+/* How much is free from an address up to the next area; 0 inside of one. */
+static size_t gap_size(uintptr_t address) {
+    uintptr_t end = LAYOUT_HEAP_END;
+    for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
+        if (area_end(area) > address && area_start(area) < end) {
+            end = area_start(area);
+        }
+    }
+    return end > address ? end - address : 0;
+}
+
+void *port_heap_alloc(size_t size) {
+    for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
+        if (gap_size(area_end(area)) >= size) {
+            return (void *)area_end(area);
+        }
+    }
+    return NULL;
+}
+
+void port_heap_free(void *area) {
+    sys_discard(area, area_end(area) - (uintptr_t)area);
+}
+
+size_t gc_get_max_new_split(void) {
+    size_t size_max = 0;
+    for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
+        size_t size = gap_size(area_end(area));
+        size_max = size > size_max ? size : size_max;
+    }
+    return size_max;
+}
+
+void port_heap_init(void) {
+    for (const mp_state_mem_area_t *area = MP_STATE_MEM(area).next; area != NULL;) {
+        const mp_state_mem_area_t *next = area->next;
+        port_heap_free((void *)area);
+        area = next;
+    }
+    sys_discard((void *)LAYOUT_HEAP_START, HEAP_FIRST_SIZE);
+    gc_init((void *)LAYOUT_HEAP_START, (void *)(LAYOUT_HEAP_START + HEAP_FIRST_SIZE));
+}
+
+/* Blocks in use: entries of two bits in the allocation table that are not 0. */
+static size_t area_used_count(const mp_state_mem_area_t *area) {
+    size_t count = 0;
+    for (size_t i = 0; i <= area->gc_last_used_block / 4 && i < area->gc_alloc_table_byte_len; i += sizeof(uint64_t)) {
+        uint64_t entries = 0;
+        size_t size = area->gc_alloc_table_byte_len - i;
+        __builtin_memcpy(&entries, area->gc_alloc_table_start + i, size < sizeof entries ? size : sizeof entries);
+        count += __builtin_popcountll((entries | entries >> 1) & 0x5555555555555555ull);
+    }
+    return count;
+}
+
+static void heap_grow_if_full(void) {
+    size_t used_count = 0, count = 0;
+    for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
+        used_count += area_used_count(area);
+        count += area->gc_alloc_table_byte_len * 4;
+    }
+    if (used_count <= count / 2) {
+        return;
+    }
+    size_t size = page_round_up(count * MICROPY_BYTES_PER_GC_BLOCK);
+    char *start = port_heap_alloc(size);
+    if (start != NULL) {
+        gc_add(start, start + size);
+    }
+}
+
+void gc_collect(void) {
+    gc_collect_start();
+    gc_helper_collect_regs_and_stack();
+    gc_collect_end();
+    heap_grow_if_full();
+}

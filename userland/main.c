@@ -1,0 +1,106 @@
+/*
+ * userland/main.c: the first instruction in ring 3, and the life of the interpreter: start, programs, prompt, soft reset.
+ *
+ * Promise: never ends. A soft reset (Ctrl-D, SystemExit) empties heap and native code and keeps the files.
+ * Called by: the kernel, once, at genesis. Every later start goes on in the middle of this program.
+ */
+#include <stdlib.h>
+
+#include "py/compile.h"
+#include "py/cstack.h"
+#include "py/gc.h"
+#include "py/mphal.h"
+#include "py/runtime.h"
+#include "shared/readline/readline.h"
+#include "shared/runtime/pyexec.h"
+
+#include "layout.h"
+#include "syscall.h"
+
+/* What a check of the C stack leaves for the frames below it: libm, littlefs, console. */
+#define STACK_RESERVE_SIZE (32 * 1024)
+
+/* Clean stack and floating-point state, whatever the image builder put there (MXCSR 0 would trap every inexact result). */
+__asm__ (
+    ".section .text._start, \"ax\"\n"
+    ".globl _start\n"
+    "_start:\n"
+    "    mov $0x01000000, %esp\n"
+    "    xor %ebp, %ebp\n"
+    "    cld\n"
+    "    fninit\n"
+    "    ldmxcsr mxcsr_default(%rip)\n"
+    "    call main\n"
+    "    ud2\n"
+    ".section .rodata\n"
+    ".balign 4\n"
+    "mxcsr_default: .long 0x1f80\n"
+    ".text\n"
+);
+
+const char port_help_text[] =
+    "This is MicroPython on Revenant: programs do not die. Cut the power, start again, and all goes on.\n"
+    "\n"
+    "Nothing needs to be saved. To know more about it:\n"
+    "  import revenant\n"
+    "  revenant.generation()    newest generation that is durable\n"
+    "  revenant.commit()        waits until this moment is durable\n"
+    "  revenant.on_resume(f)    f('restart') is called after each start of the machine\n"
+    "  revenant.stats()         what the machine counts\n"
+    "  revenant.power_off()     commits and turns the machine off\n"
+    "\n"
+    "Control keys:\n"
+    "  CTRL-A   raw REPL mode\n"
+    "  CTRL-B   normal REPL mode\n"
+    "  CTRL-C   interrupt a running program\n"
+    "  CTRL-D   soft reset: forgets all objects, keeps files\n"
+    "  CTRL-E   paste mode\n"
+    "\n"
+    "For a list of modules, type help('modules').\n";
+
+static void interpreter_init(void) {
+    port_heap_init();
+    port_exec_init();
+    mp_init();
+    port_resume_init();
+    readline_init0();
+    port_files_mount();
+}
+
+/* Returns true when a program asked for a soft reset. */
+static bool programs_run(void) {
+    if (pyexec_file_if_exists("boot.py") & PYEXEC_FORCED_EXIT) {
+        return true;
+    }
+    if (pyexec_mode_kind != PYEXEC_MODE_FRIENDLY_REPL) {
+        return false; /* a tool asked for the soft reset: main.py would be in its way */
+    }
+    return pyexec_file_if_exists("main.py") & PYEXEC_FORCED_EXIT;
+}
+
+static void prompt_run(void) {
+    int result = 0;
+    while (!(result & PYEXEC_FORCED_EXIT)) {
+        result = pyexec_mode_kind == PYEXEC_MODE_RAW_REPL ? pyexec_raw_repl() : pyexec_friendly_repl();
+    }
+}
+
+int main(void) {
+    mp_cstack_init_with_top((void *)LAYOUT_STACK_END, LAYOUT_STACK_END - LAYOUT_STACK_START - STACK_RESERVE_SIZE);
+    for (;;) {
+        interpreter_init();
+        if (!programs_run()) {
+            prompt_run();
+        }
+        mp_hal_stdout_tx_str("MPY: soft reboot\r\n");
+        gc_sweep_all();
+        mp_deinit();
+    }
+}
+
+/* An exception outside of every handler: a bug of the port. The machine shows it once and stops the program. */
+void nlr_jump_fail(void *value) {
+    (void)value;
+    mp_hal_stdout_tx_str("FATAL: uncaught exception outside of the interpreter\r\n");
+    abort();
+}

@@ -1,0 +1,71 @@
+# userland/micropython.mk: the port in MicroPython's own make language (docs/develop/porting.rst).
+#
+# The order counts: mkenv, then what selects parts of extmod, then py.mk, extmod.mk, our lists, mkrules.
+# Called by: Makefile beside it, which sets BUILD and SRC.
+
+include $(SRC)/py/mkenv.mk
+
+QSTR_DEFS = qstrdefsport.h
+FROZEN_MANIFEST = manifest.py
+# The pinned source has no micropython-lib; the rules want a folder with a README.md.
+MPY_LIB_DIR = include
+MPY_TOOL_FLAGS = -mmpz-dig-size 32
+MPY_CROSS_FLAGS = -march=x64
+
+MICROPY_VFS_FAT = 1
+MICROPY_VFS_LFS1 = 1
+MICROPY_VFS_LFS2 = 1
+MICROPY_ROM_TEXT_COMPRESSION ?= 0
+
+include $(TOP)/py/py.mk
+include $(TOP)/extmod/extmod.mk
+
+INC += -I. -I.. -I$(TOP) -I$(BUILD) -I../kernel
+
+CFLAGS += $(INC) -nostdinc -isystem include -isystem $(shell $(CC) -print-file-name=include)
+CFLAGS += -std=gnu99 -O2 -g -DNDEBUG -Wall -Wextra -Werror -Wno-unused-parameter
+CFLAGS += -ffreestanding -fno-pic -fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none
+CFLAGS += -ffunction-sections -fdata-sections
+CFLAGS += -ffile-prefix-map=$(TOP)=micropython -ffile-prefix-map=$(CURDIR)=userland -ffile-prefix-map=$(BUILD)=build
+
+LDFLAGS += -nostdlib -static -no-pie -Wl,-T,micropython.ld -Wl,--gc-sections -Wl,--build-id=none
+LDFLAGS += -Wl,-z,noexecstack -Wl,-Map=$(BUILD)/micropython.map
+
+SRC_C = \
+	main.c \
+	console.c \
+	exec.c \
+	files.c \
+	heap.c \
+	libc.c \
+	modrevenant.c \
+
+SRC_SHARED_C = \
+	shared/readline/readline.c \
+	shared/runtime/gchelper_generic.c \
+	shared/runtime/interrupt_char.c \
+	shared/runtime/pyexec.c \
+	shared/runtime/stdout_helpers.c \
+	shared/runtime/sys_stdio_mphal.c \
+	shared/timeutils/timeutils.c \
+
+SRC_QSTR += $(SRC_C) $(SRC_SHARED_C)
+
+OBJ = $(PY_O)
+OBJ += $(addprefix $(BUILD)/, $(SRC_C:.c=.o) $(SRC_SHARED_C:.c=.o))
+OBJ += $(addprefix $(BUILD)/, $(SRC_LIB_LIBM_DBL_C:.c=.o) $(SRC_LIB_LIBM_DBL_SQRT_SW_C:.c=.o))
+
+# A loop that copies bytes must not become a call of the function that it is the body of.
+$(BUILD)/libc.o: CFLAGS += -fno-tree-loop-distribute-patterns -fno-builtin
+
+# Others' code, others' warnings.
+$(BUILD)/lib/%.o: CFLAGS += -w
+
+all: $(BUILD)/micropython.elf
+
+$(BUILD)/micropython.elf: $(OBJ) micropython.ld
+	$(ECHO) "LINK $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $(OBJ) -lgcc
+	$(Q)$(SIZE) $@
+
+include $(TOP)/py/mkrules.mk

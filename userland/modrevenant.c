@@ -1,0 +1,136 @@
+/*
+ * userland/modrevenant.c: the Python module `revenant`: what is new when programs do not die.
+ *
+ * Promise: on_resume callbacks run once for every start of the machine, as soon as the VM next looks (a wait ends for
+ * them), never inside each other; `random` is reseeded before them. An exception in one is printed and stops no other.
+ * Called by: Python programs; console.c when WAIT_RESUMED holds.
+ */
+#include "py/gc.h"
+#include "py/mphal.h"
+#include "py/objlist.h"
+#include "py/runtime.h"
+
+#include "modrevenant.h"
+#include "syscall.h"
+
+static mp_obj_t checked(long result) {
+    if (result < 0) {
+        mp_raise_msg_varg(&mp_type_OSError, MP_ERROR_TEXT("system call failed: %d"), (int)result);
+    }
+    return mp_obj_new_int_from_ull((unsigned long long)result);
+}
+
+static mp_obj_t revenant_generation(void) {
+    return checked(sys_generation());
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(revenant_generation_obj, revenant_generation);
+
+static mp_obj_t revenant_commit(void) {
+    port_console_flush();
+    return checked(sys_commit());
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(revenant_commit_obj, revenant_commit);
+
+static mp_obj_t revenant_power_off(void) {
+    port_console_flush();
+    checked(sys_power(POWER_OFF));
+    mp_event_handle_nowait(); /* the machine has started again: callbacks first */
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(revenant_power_off_obj, revenant_power_off);
+
+/* In the order of struct machine_stats, which only grows at its end. */
+static const uint16_t stats_name[] = {
+    MP_QSTR_generation, MP_QSTR_epoch, MP_QSTR_resume_count, MP_QSTR_mono_ns, MP_QSTR_frames_total,
+    MP_QSTR_frames_free, MP_QSTR_pages_dirty, MP_QSTR_pages_resident, MP_QSTR_faults, MP_QSTR_pages_copied,
+    MP_QSTR_commits, MP_QSTR_commit_pages, MP_QSTR_commit_ns_last, MP_QSTR_freeze_cycles_last,
+    MP_QSTR_freeze_cycles_max, MP_QSTR_write_fault_cycles, MP_QSTR_write_fault_count,
+    MP_QSTR_write_fault_cycles_max, MP_QSTR_near_reads, MP_QSTR_near_writes, MP_QSTR_far_reads,
+    MP_QSTR_far_requests, MP_QSTR_near_blocks_total, MP_QSTR_near_blocks_free, MP_QSTR_boot_cycles,
+};
+_Static_assert(MP_ARRAY_SIZE(stats_name) * sizeof(uint64_t) == sizeof(struct machine_stats), "machine_stats");
+
+static mp_obj_t revenant_stats(void) {
+    union {
+        struct machine_stats stats;
+        uint64_t value[MP_ARRAY_SIZE(stats_name)];
+    } all;
+    long size = sys_stats(&all.stats);
+    checked(size);
+    mp_obj_t dict = mp_obj_new_dict(MP_ARRAY_SIZE(stats_name));
+    for (size_t i = 0; i < (size_t)size / sizeof(uint64_t); i++) {
+        mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(stats_name[i]), mp_obj_new_int_from_ull(all.value[i]));
+    }
+    return dict;
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(revenant_stats_obj, revenant_stats);
+
+/* Returns its argument, so that it works as a decorator. None forgets all callbacks. */
+static mp_obj_t revenant_on_resume(mp_obj_t callback) {
+    if (callback == mp_const_none) {
+        port_resume_init();
+        return mp_const_none;
+    }
+    if (!mp_obj_is_callable(callback)) {
+        mp_raise_TypeError(MP_ERROR_TEXT("callable needed"));
+    }
+    if (MP_STATE_PORT(resume_callbacks) == MP_OBJ_NULL) {
+        MP_STATE_PORT(resume_callbacks) = mp_obj_new_list(0, NULL);
+    }
+    mp_obj_list_append(MP_STATE_PORT(resume_callbacks), callback);
+    return callback;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(revenant_on_resume_obj, revenant_on_resume);
+
+/* Run by the scheduler. Callbacks that register others do not get them called this time. */
+static mp_obj_t resume_callbacks_run(mp_obj_t reason) {
+    mp_obj_t callbacks = MP_STATE_PORT(resume_callbacks);
+    size_t count = callbacks == MP_OBJ_NULL ? 0 : mp_obj_get_int(mp_obj_len(callbacks));
+    for (size_t i = 0; i < count; i++) {
+        size_t length;
+        mp_obj_t *items;
+        mp_obj_list_get(callbacks, &length, &items);
+        mp_call_function_1_protected(items[i], reason);
+    }
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(resume_callbacks_run_obj, resume_callbacks_run);
+
+/* random.seed() without argument takes port_random_seed(); it neither allocates nor raises. */
+static void random_reseed(void) {
+    extern const mp_obj_module_t mp_module_random;
+    mp_map_elem_t *seed = mp_map_lookup(&mp_module_random.globals->map, MP_OBJ_NEW_QSTR(MP_QSTR_seed), MP_MAP_LOOKUP);
+    mp_call_function_0(seed->value);
+}
+
+void port_resume_init(void) {
+    MP_STATE_PORT(resume_callbacks) = MP_OBJ_NULL;
+}
+
+/* With the scheduler's queue full, WAIT_RESUMED goes on to hold and the next wait or poll tries again. */
+void port_resumed(void) {
+    mp_obj_t reason = MP_OBJ_NEW_QSTR(MP_QSTR_restart);
+    if (mp_sched_schedule(MP_OBJ_FROM_PTR(&resume_callbacks_run_obj), reason)) {
+        sys_resume_count();
+        random_reseed();
+    }
+}
+
+static const mp_rom_map_elem_t revenant_globals_table[] = {
+    { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_revenant) },
+    { MP_ROM_QSTR(MP_QSTR_generation), MP_ROM_PTR(&revenant_generation_obj) },
+    { MP_ROM_QSTR(MP_QSTR_commit), MP_ROM_PTR(&revenant_commit_obj) },
+    { MP_ROM_QSTR(MP_QSTR_on_resume), MP_ROM_PTR(&revenant_on_resume_obj) },
+    { MP_ROM_QSTR(MP_QSTR_stats), MP_ROM_PTR(&revenant_stats_obj) },
+    { MP_ROM_QSTR(MP_QSTR_power_off), MP_ROM_PTR(&revenant_power_off_obj) },
+    { MP_ROM_QSTR(MP_QSTR_Files), MP_ROM_PTR(&revenant_files_type) },
+};
+static MP_DEFINE_CONST_DICT(revenant_globals, revenant_globals_table);
+
+const mp_obj_module_t revenant_module = {
+    .base = { &mp_type_module },
+    .globals = (mp_obj_dict_t *)&revenant_globals,
+};
+
+MP_REGISTER_MODULE(MP_QSTR_revenant, revenant_module);
+MP_REGISTER_ROOT_POINTER(mp_obj_t resume_callbacks);

@@ -1,0 +1,78 @@
+/*
+ * userland/syscall.h: the system calls of kernel/proc/SYSCALLS.md as C functions.
+ *
+ * Promise: exactly one SYSCALL each; results as the kernel gave them (negative: enum syscall_error). A caller that
+ * waits inside one may wake after a restart of the machine without noticing.
+ * Called by: the port's files only.
+ */
+#ifndef USERLAND_SYSCALL_H
+#define USERLAND_SYSCALL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "abi/syscall.h"
+
+/* RDI is in and out: SYS_COMMIT puts its ticket there. */
+static inline long syscall3(long number, uintptr_t a, uintptr_t b, uintptr_t c) {
+    long result;
+    __asm__ volatile ("syscall"
+                      : "=a" (result), "+D" (a)
+                      : "0" (number), "S" (b), "d" (c)
+                      : "rcx", "r11", "memory");
+    return result;
+}
+
+static inline void sys_exit(int status) {
+    syscall3(SYS_EXIT, (uintptr_t)status, 0, 0);
+}
+
+static inline long sys_console_write(const void *buf, size_t size) {
+    return syscall3(SYS_CONSOLE_WRITE, (uintptr_t)buf, size, 0);
+}
+
+static inline long sys_console_read(void *buf, size_t size) {
+    return syscall3(SYS_CONSOLE_READ, (uintptr_t)buf, size, 0);
+}
+
+static inline long sys_wait(unsigned int mask, uint64_t deadline_ns) {
+    return syscall3(SYS_WAIT, mask, deadline_ns, 0);
+}
+
+static inline uint64_t sys_clock(enum clock_id clock) {
+    return (uint64_t)syscall3(SYS_CLOCK, clock, 0, 0);
+}
+
+static inline long sys_generation(void) {
+    return syscall3(SYS_GENERATION, 0, 0, 0);
+}
+
+static inline long sys_commit(void) {
+    return syscall3(SYS_COMMIT, 0, 0, 0);
+}
+
+static inline long sys_random(void *buf, size_t size) {
+    return syscall3(SYS_RANDOM, (uintptr_t)buf, size, 0);
+}
+
+static inline long sys_stats(struct machine_stats *stats) {
+    return syscall3(SYS_STATS, (uintptr_t)stats, sizeof *stats, 0);
+}
+
+static inline long sys_power(enum power_kind kind) {
+    return syscall3(SYS_POWER, kind, 0, 0);
+}
+
+static inline long sys_discard(void *start, size_t size) {
+    return syscall3(SYS_DISCARD, (uintptr_t)start, size, 0);
+}
+
+static inline long sys_exec_write(void *to, const void *from, size_t size) {
+    return syscall3(SYS_EXEC_WRITE, (uintptr_t)to, (uintptr_t)from, size);
+}
+
+static inline long sys_resume_count(void) {
+    return syscall3(SYS_RESUME_COUNT, 0, 0, 0);
+}
+
+#endif
