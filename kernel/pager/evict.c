@@ -43,19 +43,23 @@ static size_t evict(size_t page_count) {
     return dropped;
 }
 
-/* Drops a batch of clean pages and nodes; when there is none, asks for a snapshot, and *key is woken as it proceeds. */
-int page_memory_make(const void **key) {
-    if (evict(EVICT_BATCH) + store_shrink(EVICT_BATCH) > 0 && !frame_is_scarce())
-        return 1;
+/* Drops a batch of clean pages and nodes. 1: it is worth trying again. */
+int page_memory_make(void) {
+    return evict(EVICT_BATCH) + store_shrink(EVICT_BATCH) > 0;
+}
+
+/* All that is left is dirty or in use: a snapshot makes it clean, and *key is woken as it proceeds and when it ends. */
+void page_memory_wait(const void **key) {
     trace("memory: all dirty", pager.dirty_count, frame_count_free());
     pager_want_commit();
     *key = &pager_memory_key;
-    return 0;
 }
 
 struct frame *page_frame_alloc(const void **key) {
     struct frame *frame = frame_alloc(FRAME_PAGE, 0);
-    if (frame == NULL && page_memory_make(key))
+    if (frame == NULL && page_memory_make())
         frame = frame_alloc(FRAME_PAGE, 0);
+    if (frame == NULL)
+        page_memory_wait(key);
     return frame;
 }

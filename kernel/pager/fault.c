@@ -30,13 +30,13 @@ void page_map(struct space *space, uint64_t address, uint64_t *entry, struct fra
 /* The tree's pointer of a page. PAGER_WAIT: *key is woken when it is worth asking again. */
 static enum pager_result page_lookup(struct space *space, uint64_t address, struct block_ptr_disk *pointer, const void **key) {
     int status = store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, pointer, key);
-    if (status == -E_NOMEM && page_memory_make(key))
+    if (status == -E_NOMEM && page_memory_make())
         status = store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, pointer, key);
     if (status == 0)
         return PAGER_DONE;
-    if (status == -E_AGAIN)
-        return PAGER_WAIT;
-    if (status != -E_NOMEM)
+    if (status == -E_NOMEM)
+        page_memory_wait(key);
+    else if (status != -E_AGAIN)
         pagein_wait_for_node(space, address, status, key);
     return PAGER_WAIT;
 }
@@ -58,8 +58,10 @@ static enum pager_result page_load(struct space *space, uint64_t address, uint64
 /* The entry of an address with its tables, or NULL: wait for memory. */
 static uint64_t *entry_make(struct space *space, uint64_t address, const void **key) {
     uint64_t *entry = space_entry(space, address, 1);
-    if (entry == NULL && page_memory_make(key))
+    if (entry == NULL && page_memory_make())
         entry = space_entry(space, address, 1);
+    if (entry == NULL)
+        page_memory_wait(key);
     return entry;
 }
 

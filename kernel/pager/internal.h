@@ -36,7 +36,8 @@ enum pager_result page_make_writable(struct space *space, uint64_t address, uint
 
 /* evict.c */
 struct frame *page_frame_alloc(const void **key);           /* NULL: wait for *key */
-int page_memory_make(const void **key);                     /* 1: there is room for tables and nodes; 0: wait for *key */
+int page_memory_make(void);                                 /* 1: something was dropped, try again */
+void page_memory_wait(const void **key);                    /* nothing can be dropped now: *key is woken when that changes */
 
 /* pagein.c */
 void pagein_init(void);

@@ -41,6 +41,7 @@ static void thread_make_ready(struct thread *thread) {
     attention = 1;
 }
 
+/* key NULL: for good. */
 void thread_block(const void *key, uint64_t deadline_ns) {
     list_remove(&loaded->link);
     loaded->state = RUNTIME_WAITING;

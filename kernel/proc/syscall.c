@@ -14,6 +14,7 @@ enum { TRANSFER_SIZE_MAX = 65536, RANDOM_SIZE_MAX = 256, SYSCALL_INSTRUCTION_SIZ
 #define CALL_AGAIN INT64_MIN
 
 static int64_t call_again(const void *key, uint64_t deadline_ns) {
+    check(key != NULL);
     thread_block(key, deadline_ns);
     return CALL_AGAIN;
 }
@@ -223,6 +224,7 @@ void proc_page_fault(uint64_t address, uint64_t error_code) {
     case PAGER_DONE:
         return;
     case PAGER_WAIT:
+        check(key != NULL);
         thread_block(key, UINT64_MAX);
         return;
     default:
