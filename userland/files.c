@@ -1,8 +1,8 @@
 /*
  * userland/files.c: the files region as a block device, and its littlefs at "/".
  *
- * Promise: formatted once, when the region is still all zero; never again by itself. Blocks are pages, so that a changed
- * block is one dirty page. There is nothing to sync: persistence is the machine's.
+ * Promise: formatted once, when the region is still all zero; never again by itself. Blocks are pages, so that a
+ * changed block is one dirty page. There is nothing to sync: persistence is the machine's.
  * Called by: main.c; Python code as revenant.Files().
  */
 #include <string.h>

@@ -3,11 +3,13 @@
  *
  * Promise: starts with 512 KiB; after a collection that leaves more than half in use, an area as large as all others
  * together is added (pages that are never touched cost nothing); empty areas are given back to the kernel. A small
- * program so dirties few pages, and a large one does not collect again and again.
- * Called by: py/gc.c, main.c.
+ * program so dirties few pages, and a large one does not collect again and again. It never grows beyond its limit,
+ * nor by more than half of the disk's free space: a program that runs away gets a MemoryError, not a full disk.
+ * Called by: py/gc.c, main.c, modrevenant.c.
  */
 #include "py/gc.h"
 #include "py/mphal.h"
+#include "py/misc.h"
 #include "py/mpstate.h"
 #include "shared/runtime/gchelper.h"
 
@@ -15,6 +17,8 @@
 #include "syscall.h"
 
 #define HEAP_FIRST_SIZE (512 * 1024ul)
+
+size_t port_heap_limit = LAYOUT_HEAP_END - LAYOUT_HEAP_START;
 
 static uintptr_t page_round_up(uintptr_t address) {
     return (address + LAYOUT_PAGE_SIZE - 1) & ~(LAYOUT_PAGE_SIZE - 1);
@@ -53,13 +57,22 @@ void port_heap_free(void *area) {
     sys_discard(area, area_end(area) - (uintptr_t)area);
 }
 
-size_t gc_get_max_new_split(void) {
-    size_t size_max = 0;
-    for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
-        size_t size = gap_size(area_end(area));
-        size_max = size > size_max ? size : size_max;
+static size_t disk_free_half(void) {
+    struct machine_stats stats;
+    if (sys_stats(&stats) != sizeof stats) {
+        return 0;
     }
-    return size_max;
+    return stats.near_blocks_free / 2 * LAYOUT_PAGE_SIZE;
+}
+
+size_t gc_get_max_new_split(void) {
+    size_t size_max = 0, size_all = 0;
+    for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
+        size_max = MAX(size_max, gap_size(area_end(area)));
+        size_all += area_end(area) - area_start(area);
+    }
+    size_t size_left = port_heap_limit > size_all ? port_heap_limit - size_all : 0;
+    return MIN(size_max, MIN(size_left, disk_free_half()));
 }
 
 void port_heap_init(void) {
@@ -94,7 +107,7 @@ static void heap_grow_if_full(void) {
         return;
     }
     size_t size = page_round_up(count * MICROPY_BYTES_PER_GC_BLOCK);
-    char *start = port_heap_alloc(size);
+    char *start = size <= gc_get_max_new_split() ? port_heap_alloc(size) : NULL;
     if (start != NULL) {
         gc_add(start, start + size);
     }

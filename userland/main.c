@@ -1,5 +1,5 @@
 /*
- * userland/main.c: the first instruction in ring 3, and the life of the interpreter: start, programs, prompt, soft reset.
+ * userland/main.c: the first instruction in ring 3, and the interpreter's life: start, programs, prompt, soft reset.
  *
  * Promise: never ends. A soft reset (Ctrl-D, SystemExit) empties heap and native code and keeps the files.
  * Called by: the kernel, once, at genesis. Every later start goes on in the middle of this program.
@@ -20,7 +20,7 @@
 /* What a check of the C stack leaves for the frames below it: libm, littlefs, console. */
 #define STACK_RESERVE_SIZE (32 * 1024)
 
-/* Clean stack and floating-point state, whatever the image builder put there (MXCSR 0 would trap every inexact result). */
+/* Clean stack and floating-point state, whatever the image builder put there (MXCSR 0 traps each inexact result). */
 __asm__ (
     ".section .text._start, \"ax\"\n"
     ".globl _start\n"
@@ -47,6 +47,7 @@ const char port_help_text[] =
     "  revenant.commit()        waits until this moment is durable\n"
     "  revenant.on_resume(f)    f('restart') is called after each start of the machine\n"
     "  revenant.stats()         what the machine counts\n"
+    "  revenant.heap_limit(n)   how far the heap may grow, in bytes\n"
     "  revenant.power_off()     commits and turns the machine off\n"
     "\n"
     "Control keys:\n"

@@ -39,6 +39,20 @@ static mp_obj_t revenant_power_off(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(revenant_power_off_obj, revenant_power_off);
 
+/* Returns the limit that held until now, in bytes; with an argument, sets another. */
+static mp_obj_t revenant_heap_limit(size_t n_args, const mp_obj_t *args) {
+    size_t limit = port_heap_limit;
+    if (n_args > 0) {
+        mp_int_t wanted = mp_obj_get_int(args[0]);
+        if (wanted < 0) {
+            mp_raise_ValueError(NULL);
+        }
+        port_heap_limit = wanted;
+    }
+    return mp_obj_new_int_from_uint(limit);
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(revenant_heap_limit_obj, 0, 1, revenant_heap_limit);
+
 /* In the order of struct machine_stats, which only grows at its end. */
 static const uint16_t stats_name[] = {
     MP_QSTR_generation, MP_QSTR_epoch, MP_QSTR_resume_count, MP_QSTR_mono_ns, MP_QSTR_frames_total,
@@ -122,6 +136,7 @@ static const mp_rom_map_elem_t revenant_globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR_commit), MP_ROM_PTR(&revenant_commit_obj) },
     { MP_ROM_QSTR(MP_QSTR_on_resume), MP_ROM_PTR(&revenant_on_resume_obj) },
     { MP_ROM_QSTR(MP_QSTR_stats), MP_ROM_PTR(&revenant_stats_obj) },
+    { MP_ROM_QSTR(MP_QSTR_heap_limit), MP_ROM_PTR(&revenant_heap_limit_obj) },
     { MP_ROM_QSTR(MP_QSTR_power_off), MP_ROM_PTR(&revenant_power_off_obj) },
     { MP_ROM_QSTR(MP_QSTR_Files), MP_ROM_PTR(&revenant_files_type) },
 };

@@ -18,6 +18,7 @@ void port_console_flush(void);             /* hands buffered output to the kerne
 void port_wait_until(uint64_t deadline_ns); /* until then, or an event; CLOCK_MONO_NS */
 uint64_t port_mono_ns(void);
 
+extern size_t port_heap_limit; /* of all areas together, in bytes; survives a soft reset */
 void port_heap_init(void);  /* empty heap with one small area; pages of an earlier one are given back */
 void port_exec_init(void);  /* forgets all native code */
 void port_files_mount(void); /* mounts the files region at "/", formatting it at the first start */

@@ -162,4 +162,3 @@ void *frame_alloc_contiguous(unsigned page_count) {
 
 uint64_t frame_count_total(void) { return total_count; }
 uint64_t frame_count_free(void) { return free_count; }
-int frame_is_scarce(void) { return free_count <= reserve_count; }

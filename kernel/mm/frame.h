@@ -54,6 +54,5 @@ static inline void *frame_data(const struct frame *frame) { return phys_to_virt(
 
 uint64_t frame_count_total(void);
 uint64_t frame_count_free(void);
-int frame_is_scarce(void); /* only the reserve is left */
 
 #endif

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Run MicroPython's own test suite against a machine and report what failed.
 
-    python3 tests/upstream/run.py SOURCE (--pty /dev/pts/N | --exec SCRIPT) [--results DIR] [FOLDER ...]
+    python3 tests/upstream/run.py SOURCE (--pty /dev/pts/N | --exec SCRIPT) [options] [FOLDER ...]
 
 SOURCE is the build's MicroPython source (BUILD/src/micropython). SCRIPT starts a machine and prints the path
 of its console's pty on its first line; it has no arguments and no blanks in its path. The tests of skips.toml
-are left out. Those of import, io and unicode need files: a first, generated test writes them there.
+are left out. A first, generated test bounds the heap and writes the files that others need.
 Needs pyserial in the running Python. Exit: 0 all passed, 1 some failed, 2 the suite could not run.
 Called by: tests/qemu (run_suite), people.
 """
@@ -28,6 +28,21 @@ SKIPS = Path(__file__).with_name("skips.toml")
 
 # Host folder (below tests/) -> folder in the machine.
 FILES = {"import": "", "io/data": "data", "unicode/data": "data"}
+
+# 8 MiB: tests that fill the heap take long with more; tests that want much of it skip themselves with less.
+PREPARE = """
+import os, revenant
+revenant.heap_limit(8 << 20)
+def put(name, data):
+    parts = name.split("/")[:-1]
+    for i in range(len(parts)):
+        try:
+            os.mkdir("/".join(parts[:i + 1]))
+        except OSError:
+            pass
+    with open(name, "wb") as f:
+        f.write(data)
+"""
 
 
 class SuiteError(Exception):
@@ -71,33 +86,44 @@ def select_tests(
     return chosen, left_out
 
 
-def upload_script(tests: Path) -> str:
-    """A test that writes the files which other tests open or import, and prints how many."""
+def prepare_script(tests: Path) -> str:
+    """A test that bounds the heap (some tests fill it) and writes the files that others open or import."""
     files: dict[str, bytes] = {}
     for source, target in FILES.items():
         for path in sorted((tests / source).rglob("*")):
             if path.is_file() and not path.name.endswith((".exp", ".native.exp", ".pyc")):
                 files[str(Path(target) / path.relative_to(tests / source))] = path.read_bytes()
-    lines = ["import os", "def put(name, data):", "    parts = name.split('/')[:-1]",
-             "    for i in range(len(parts)):", "        try: os.mkdir('/'.join(parts[:i + 1]))",
-             "        except OSError: pass", "    with open(name, 'wb') as f: f.write(data)"]
-    lines += [f"put({name!r}, {data!r})" for name, data in files.items()]
-    return "\n".join([*lines, "print('files written')", ""])
+    calls = [f"put({name!r}, {data!r})" for name, data in files.items()]
+    return "\n".join([PREPARE, *calls, "print('prepared')", ""])
 
 
-def write_upload_test(tests: Path, scratch: Path) -> str:
+def write_prepare_test(tests: Path, scratch: Path) -> str:
     """Put the generated test and its expected output into scratch; returns its path."""
-    path = scratch / "files_upload.py"
-    path.write_text(upload_script(tests), encoding="utf-8")
-    (scratch / "files_upload.py.exp").write_text("files written\n", encoding="utf-8")
+    path = scratch / "prepare.py"
+    path.write_text(prepare_script(tests), encoding="utf-8")
+    (scratch / "prepare.py.exp").write_text("prepared\n", encoding="utf-8")
     return str(path)
 
 
-def run_tests_py(tests: Path, target: str, files: list[str], results: Path, timeout_s: float) -> None:
+def runner_environment(mpy_cross: Path | None) -> dict[str, str]:
+    """Ours, plus what run-tests.py takes from there. A Python shim would double the time."""
+    environment = {
+        **os.environ,
+        "MICROPY_CPYTHON3": os.path.realpath(sys.executable),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    if mpy_cross is not None:
+        environment["MICROPY_MPYCROSS"] = str(mpy_cross.resolve())
+    return environment
+
+
+def run_tests_py(
+    tests: Path, target: str, mpy_cross: Path | None, files: list[str], results: Path, timeout_s: float
+) -> None:
     """One call of upstream's runner; what it prints goes to results/run-tests.log."""
-    command = [sys.executable, "run-tests.py", "-t", target, "-r", str(results), "-j", "1", *files]
-    python = os.path.realpath(sys.executable)  # a shim would double the time
-    environment = {**os.environ, "MICROPY_CPYTHON3": python, "PYTHONDONTWRITEBYTECODE": "1"}
+    options = ["--via-mpy", "--emit", "native"] if mpy_cross is not None else []
+    command = [sys.executable, "run-tests.py", "-t", target, "-r", str(results), "-j", "1", *options, *files]
+    environment = runner_environment(mpy_cross)
     with (results / "run-tests.log").open("w", encoding="utf-8") as log:
         try:
             subprocess.run(
@@ -123,11 +149,19 @@ def read_results(results: Path, files: list[str]) -> tuple[list[str], list[str],
     return of("pass"), of("FAIL"), of("skip")
 
 
-def run_suite(source: Path, target: str, results: Path, folders: tuple[str, ...] = FOLDERS,
-              timeout_s: float = 1800.0) -> Outcome:
+def run_suite(
+    source: Path,
+    target: str,
+    results: Path,
+    folders: tuple[str, ...] = FOLDERS,
+    *,
+    mpy_cross: Path | None = None,
+    timeout_s: float = 1800.0,
+) -> Outcome:
     """Run the folders' tests against target, "port:/dev/pts/N" or "execpty:/path/of/script".
 
-    timeout_s is for the whole run. Raises SuiteError when the suite cannot run.
+    With mpy_cross (the build's) every test is compiled to x64 code first. timeout_s is for the whole run.
+    Raises SuiteError when the suite cannot run.
     """
     tests = source.resolve() / "tests"
     if not (tests / "run-tests.py").is_file():
@@ -136,9 +170,8 @@ def run_suite(source: Path, target: str, results: Path, folders: tuple[str, ...]
     results.mkdir(parents=True, exist_ok=True)
     files, left_out = select_tests(tests, folders, load_skips())
     with tempfile.TemporaryDirectory(dir=results) as scratch:
-        if {"io", "import", "unicode"} & set(folders):
-            files.insert(0, write_upload_test(tests, Path(scratch)))
-        run_tests_py(tests, target, files, results, timeout_s)
+        files.insert(0, write_prepare_test(tests, Path(scratch)))
+        run_tests_py(tests, target, mpy_cross, files, results, timeout_s)
         passed, failed, skipped = read_results(results, files)
     return Outcome(tuple(passed), tuple(failed), left_out, tuple(skipped), results)
 
@@ -152,13 +185,17 @@ def main() -> int:
     where.add_argument("--exec", help="script that starts one")
     parser.add_argument("--results", type=Path, default=Path("upstream-results"))
     parser.add_argument("--timeout", type=float, default=1800.0, metavar="SECONDS")
+    parser.add_argument("--native", type=Path, metavar="MPY_CROSS", help="compile tests to x64 code first")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     arguments = parser.parse_intermixed_args()
     folders = tuple(arguments.folders) or FOLDERS
     target = f"port:{arguments.pty}" if arguments.pty else f"execpty:{arguments.exec}"
     try:
-        outcome = run_suite(arguments.source, target, arguments.results, folders, arguments.timeout)
+        outcome = run_suite(
+            arguments.source, target, arguments.results, folders,
+            mpy_cross=arguments.native, timeout_s=arguments.timeout,
+        )
     except (SuiteError, OSError) as error:
         print(f"upstream: {error}", file=sys.stderr)
         return 2
