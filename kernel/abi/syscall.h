@@ -67,7 +67,7 @@ struct machine_stats {
     uint64_t far_requests;
     uint64_t near_blocks_total;
     uint64_t near_blocks_free;
-    uint64_t boot_cycles;      /* kernel entry to the first console read that had to wait */
+    uint64_t boot_cycles;      /* kernel entry to the first wait for input, halted time left out */
 };
 
 #endif

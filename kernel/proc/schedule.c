@@ -20,10 +20,13 @@ static struct thread *loaded;  /* whose registers arch_user_registers() holds */
 static int registers_unsaved;  /* it ran since they were last put into its record */
 static int attention = 1;
 static uint64_t quantum_end_ns;
+static uint64_t idle_cycles; /* halted, since the start */
 
 static int power_pending;
 static enum power_kind power_kind;
 static uint64_t power_generation;
+
+uint64_t schedule_idle_cycles(void) { return idle_cycles; }
 
 struct thread *thread_current(void) { return loaded; }
 
@@ -176,7 +179,9 @@ static void schedule(void) {
             continue;
         }
         timer_arm(sleepers_ns);
+        uint64_t start = arch_cycles();
         arch_idle();
+        idle_cycles += arch_cycles() - start;
     }
 }
 

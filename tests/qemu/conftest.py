@@ -59,8 +59,7 @@ class FarServer:
         return [(int(a, 16), int(b, 16)) for a, b in re.findall(pattern, self.config.log.read_text())]
 
     def forget(self) -> None:
-        """Begin to count anew. nbdkit appends to its log where that ends."""
-        assert self.config.log is not None
+        """Begin to count anew, as a new server."""
         self.stop()
         self.start()
 
@@ -71,8 +70,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., FarServer]]:
     servers: list[FarServer] = []
 
     def start(image: Path, **fields: Any) -> FarServer:
-        number = len(servers)
-        config = nbd.ServerConfig(image, unix=tmp_path / f"far{number}.sock", log=tmp_path / f"far{number}.log")
+        name = f"far{len(servers)}"
+        config = nbd.ServerConfig(image, unix=tmp_path / f"{name}.sock", log=tmp_path / f"{name}.log")
         server = FarServer(replace(config, **fields))
         servers.append(server)
         server.start()

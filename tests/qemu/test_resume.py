@@ -1,17 +1,17 @@
 """kill -9 at random moments of a running program: it goes on, with exact state and no lost output.
 
-The program keeps a chain of hashes, a deque and a growing dictionary, and prints a line for every step; a model
-of it runs here. After a cut some last lines may come again, none may be missing, and each must be the model's.
+The program keeps a chain of hashes, a deque and a growing dictionary, and prints a line for every step; a
+model of it runs here. After a cut some last lines may come again, none may be missing, each must be right.
 """
 
 from __future__ import annotations
 
 import random
 import re
+import select
 from collections.abc import Callable
 from pathlib import Path
 
-import pexpect
 import pytest
 from revenant.check import check_store
 from revenant.machine import Machine
@@ -24,8 +24,10 @@ CUTS_PER_TEST = 10
 LINE = re.compile(rb"step (\d+) (\d+) (\d+)\r\n")
 
 PROGRAM = """\
+import revenant
 from collections import deque
 def work():
+    revenant.commit()
     chain, recent, table, junk = 1, deque((), 50), {}, []
     step = 0
     while True:
@@ -99,12 +101,9 @@ def start_program(machine: Machine, source: str, call: str) -> None:
     machine.send(call.encode() + b"\r")
 
 
-def wait_a_moment(machine: Machine, rng: random.Random, most_s: float = 0.15) -> None:
+def wait_a_moment(rng: random.Random, most_s: float = 0.15) -> None:
     """Let it run; a state to wait for would make the moment less random."""
-    try:
-        machine.console.expect_exact(b"there is no such output", timeout=rng.uniform(0, most_s))
-    except pexpect.TIMEOUT:
-        return
+    select.select([], [], [], rng.uniform(0, most_s))
 
 
 @pytest.mark.parametrize("part", range(5))
@@ -117,7 +116,7 @@ def test_killed_at_random_moments(
     start_program(now, PROGRAM, "work()")
     for _ in range(CUTS_PER_TEST):
         watcher.watch(now, rng.randrange(1, 30))
-        wait_a_moment(now, rng)
+        wait_a_moment(rng)
         cut(now, watcher)
         with Store(image) as store:
             check_store(store)
@@ -142,7 +141,7 @@ def test_killed_while_it_starts(machine: Start, image: Path, rng: random.Random)
     cut(now, watcher)
     for _ in range(10):
         cut_short = machine()
-        wait_a_moment(cut_short, rng, 0.12)
+        wait_a_moment(rng, 0.12)
         cut(cut_short, watcher)
         with Store(image) as store:
             check_store(store)
@@ -155,7 +154,7 @@ def test_relaxed_output_may_be_ahead_but_state_is_exact(machine: Start, rng: ran
     start_program(now, PROGRAM, "work()")
     watcher.watch(now, 30)
     for _ in range(3):
-        wait_a_moment(now, rng, 0.7)
+        wait_a_moment(rng, 0.7)
         now.kill()
         now = machine(relaxed=True, interval_ms=500)
         watcher.last = watcher.see(now)  # may be earlier than what was seen: that is what relaxed means

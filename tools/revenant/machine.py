@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, ClassVar, Self, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import pexpect
 from pexpect.socket_pexpect import SocketSpawn
@@ -120,8 +120,14 @@ def monitor_words(fd: int) -> tuple[str, ...]:
     return ("-chardev", f"socket,id=monitor,fd={fd}", "-mon", "chardev=monitor,mode=control")
 
 
-class Console(SocketSpawn):
-    """pexpect on the console's socket; keeps all bytes in `transcript` (SocketSpawn logs nothing by itself)."""
+if TYPE_CHECKING:
+    BytesSpawn = SocketSpawn[bytes]
+else:
+    BytesSpawn = SocketSpawn
+
+
+class Console(BytesSpawn):
+    """pexpect on the console's socket; keeps all bytes in `transcript` (SocketSpawn itself logs nothing)."""
 
     def __init__(self, connection: socket.socket, timeout_s: float, transcript: io.BytesIO) -> None:
         super().__init__(connection, timeout=timeout_s, maxread=65536)
@@ -135,7 +141,8 @@ class Console(SocketSpawn):
 
     def read_rest(self) -> bytes:
         """What was received and not looked at yet, up to the end. The other end is gone."""
-        data: bytes = self.buffer
+        # not `buffer`: that is cut to a window after an expect that timed out
+        data: bytes = self._before.getvalue()  # type: ignore[attr-defined]
         try:
             while True:
                 data += self.read_nonblocking(65536, 1)
@@ -157,6 +164,7 @@ class Machine:
         self.timeout_s = timeout_s
         self.transcript = io.BytesIO()
         self.rest = b""
+        self.last_words = ""
         self._monitor: QEMUMonitorProtocol | None = None
 
     def __enter__(self) -> Self:
@@ -196,7 +204,7 @@ class Machine:
     # --- ending ---
 
     def kill(self) -> None:
-        """kill -9, as a power cut would do it; `rest` is then what was seen of the console and not yet read."""
+        """kill -9, as a power cut would do it; `rest` is then what the console showed and nobody read yet."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -211,6 +219,8 @@ class Machine:
         return status
 
     def _close(self) -> None:
+        self.last_words = self.voice
+        self.voice_path.unlink(missing_ok=True)
         if self._monitor is not None:
             with contextlib.suppress(Exception):  # the other end is gone
                 self._monitor.close()
@@ -231,7 +241,10 @@ class Machine:
     @property
     def voice(self) -> str:
         """What QEMU and the kernel said so far."""
-        return self.voice_path.read_text(errors="replace")
+        try:
+            return self.voice_path.read_text(errors="replace")
+        except FileNotFoundError:
+            return self.last_words  # it has ended
 
     def expect(self, pattern: bytes | list[bytes], timeout_s: float | None = None) -> bytes:
         """Wait for a regular expression on the console; returns what came before it."""

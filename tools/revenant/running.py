@@ -179,7 +179,8 @@ def run_console(config: MachineConfig, console: str) -> int:
     wiring = Wiring(console=console_words(console), monitor=words)
     with terminal_restored():
         fds = [monitor_child.fileno()] if words else []
-        process, _ = start_qemu(config, wiring, fds, stderr=writing)
+        stdout = None if console == "stdio" else writing  # QEMU has a remark about a pty of its own
+        process, _ = start_qemu(config, wiring, fds, stdout=stdout, stderr=writing)
         os.close(writing)
         monitor_child.close()
         relay = Relay(reading, sys.stderr.buffer)
