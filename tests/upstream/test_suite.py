@@ -1,6 +1,6 @@
-"""MicroPython's own tests against the running machine, through a pty: `basics` and `float` always, the rest when slow.
+"""MicroPython's own tests against the running machine, through a pty.
 
-What is left out, and why, is in skips.toml.
+Folders `basics` and `float` always, the others are slow. What is left out, and why, is in skips.toml.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ pytestmark = pytest.mark.qemu
     [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in FOLDERS],
 )
 def test_folder(folder: str, image: Path, build: Path, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "revenant", "run", "--near", str(image), "--console", "pty", "--size", "1G"]
+    words = [sys.executable, "-m", "revenant", "run", "--near", str(image), "--console", "pty"]
     script = tmp_path / "machine"
     script.write_text(f"#!/bin/sh\nexec {shlex.join(words)} 2>{tmp_path}/stderr.txt\n")
     script.chmod(0o755)
-    outcome = run_suite(build / "src/micropython", f"execpty:{script.resolve()}", tmp_path / "results", (folder,))
+    source, target = build / "src/micropython", f"execpty:{script.resolve()}"
+    outcome = run_suite(source, target, tmp_path / "results", (folder,), timeout_s=240)
     print(f"{folder}: {len(outcome.passed)} passed, {len(outcome.skipped_by_themselves)} skipped themselves")
     for name, reason in outcome.skipped_by_us.items():
         print(f"left out: {name}: {reason}")

@@ -197,7 +197,7 @@ print(json.dumps({'kinsn': time.ticks_diff(end, start), 'snapshots': b['commits'
 
 def bench_overhead(shop: Workshop, intervals_ms: tuple[int, ...] = (0, 100)) -> list[Row]:
     """MicroPython's own benchmark programs, without snapshots and with one every 100 ms, in guest instructions."""
-    folder = genesis.BuildFiles.locate().folder / "src/micropython/tests/perf_bench"
+    folder = genesis.build_folder() / "src/micropython/tests/perf_bench"
     answers: dict[int, dict[str, Row]] = {}
     for interval_ms in intervals_ms:
         image = shop.copy("overhead.img")
