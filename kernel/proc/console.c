@@ -3,9 +3,10 @@
  *
  * Invariant: no byte leaves the machine before the generation in which it was written is durable (unless relaxed):
  *     out_tail <= sent <= released <= out_head, and released is the out_head of a durable generation.
- * out_tail (in the record) is `sent` as of the last freeze. So after a power cut the bytes from out_tail on are sent (again), and before
- * them the line in which out_tail is, so that a person sees the prompt: what was saved is always seen; the last few bytes may be seen
- * twice, never lost. A ring slot is used again only after its byte was sent.
+ * `sent` counts what the UART was given; UART_HELD_MAX of that may still be inside it and go with the power. out_tail (in the record) is
+ * what had certainly left at the last freeze. After a power cut the bytes from out_tail on are sent (again), and before them the line in
+ * which out_tail is, so that a person sees the prompt: what was saved is always seen; the last few bytes may be seen twice, never lost.
+ * A ring slot is used again only when it can no longer be asked for: REPEAT_SIZE_MAX bytes behind `sent`.
  * Called by: syscall.c, pager's hooks, the console driver (interrupts). Context: kernel, interrupts off.
  */
 #include "lib/lib.h"
@@ -15,7 +16,7 @@
 #define OUT_SIZE (RECORD_CONSOLE_OUT_PAGE_COUNT * PAGE_SIZE)
 #define IN_SIZE (RECORD_CONSOLE_IN_PAGE_COUNT * PAGE_SIZE)
 
-enum { LINE_SIZE_MAX = 256 };
+enum { LINE_SIZE_MAX = 256, UART_HELD_MAX = 17, REPEAT_SIZE_MAX = LINE_SIZE_MAX + UART_HELD_MAX };
 
 const char console_event_key;
 
@@ -52,8 +53,9 @@ void console_resume(void) {
 }
 
 void console_freezing(void) {
-    if (console_record()->out_tail != sent)
-        console_record_write()->out_tail = sent;
+    uint64_t left = proc_env.output_idle() || sent < UART_HELD_MAX ? sent : sent - UART_HELD_MAX;
+    if (console_record()->out_tail < left)
+        console_record_write()->out_tail = left;
     frozen_head = console_record()->out_head;
 }
 
@@ -66,7 +68,7 @@ void console_durable(void) {
 
 /* --- the program's side --- */
 
-size_t console_output_room(void) { return OUT_SIZE - (size_t)(console_record()->out_head - sent); }
+size_t console_output_room(void) { return OUT_SIZE - REPEAT_SIZE_MAX - (size_t)(console_record()->out_head - sent); }
 size_t console_input_waiting(void) { return (size_t)(console_record()->in_head - console_record()->in_tail); }
 
 void console_write(const void *user, size_t size) {

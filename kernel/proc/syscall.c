@@ -160,7 +160,8 @@ static int64_t from_pager(enum pager_result result, const void *key) {
 
 static int64_t sys_discard(const struct thread_registers *r) {
     const void *key = NULL;
-    return from_pager(pager_user_discard(r->rdi, r->rsi, &key), key);
+    enum pager_result result = pager_user_discard(r->rdi, r->rsi, &key);
+    return from_pager(result, key);
 }
 
 static int64_t sys_exec_write(const struct thread_registers *r) {
@@ -170,7 +171,8 @@ static int64_t sys_exec_write(const struct thread_registers *r) {
     if (status != 0)
         return status;
     const void *key = NULL;
-    return from_pager(pager_user_exec_write(r->rdi, (const void *)r->rsi, r->rdx, &key), key);
+    enum pager_result result = pager_user_exec_write(r->rdi, (const void *)r->rsi, r->rdx, &key);
+    return from_pager(result, key);
 }
 
 static int64_t sys_resume_count(const struct thread_registers *r) {

@@ -26,6 +26,7 @@ from revenant.machine import PROMPT, Machine
 from revenant.output import print_rows, say, working
 from revenant.qemu import Boot, MachineConfig
 from revenant.script import ConsoleTransport
+from revenant.store import Store
 
 ICOUNT = ("-icount", "shift=0,sleep=off")
 """One guest instruction is one virtual nanosecond; idle time is skipped."""
@@ -69,7 +70,8 @@ def ask(machine: Machine, source: str) -> Any:
     transport.exit_raw_repl()
     machine.expect_exact(PROMPT)
     if error:
-        raise RevenantError("the machine", f"the benchmark's program failed: {error.decode(errors='replace')}")
+        reason = error.decode(errors="replace")
+        raise RevenantError("the machine", f"the benchmark's program failed: {reason}")
     return json.loads(out)
 
 
@@ -107,7 +109,8 @@ def bench_start(shop: Workshop) -> list[Row]:
     for boot in (Boot.PVH, Boot.MBR):
         for state, image in (("genesis", shop.genesis), ("resumed", resumed)):
             seconds = [
-                answered_s(MachineConfig(shop.copy("start.img", image), boot=boot)) for _ in range(shop.run_count)
+                answered_s(MachineConfig(shop.copy("start.img", image), boot=boot))
+                for _ in range(shop.run_count)
             ]
             count = boot_instructions(MachineConfig(shop.copy("start.img", image), boot=boot))
             rows.append({
@@ -196,7 +199,7 @@ print(json.dumps({'kinsn': time.ticks_diff(end, start), 'snapshots': b['commits'
 
 
 def bench_overhead(shop: Workshop, intervals_ms: tuple[int, ...] = (0, 100)) -> list[Row]:
-    """MicroPython's own benchmark programs, without snapshots and with one every 100 ms, in guest instructions."""
+    """MicroPython's own benchmark programs, without snapshots and with them, in guest instructions."""
     folder = genesis.build_folder() / "src/micropython/tests/perf_bench"
     answers: dict[int, dict[str, Row]] = {}
     for interval_ms in intervals_ms:
@@ -214,13 +217,16 @@ def bench_overhead(shop: Workshop, intervals_ms: tuple[int, ...] = (0, 100)) -> 
         without, with_snapshots = answers[0][name], answers[intervals_ms[-1]][name]
         rows.append({
             "benchmark": "overhead", "program": name, "interval_ms": intervals_ms[-1],
-            "without_instructions": without["kinsn"] * 1000, "with_instructions": with_snapshots["kinsn"] * 1000,
+            "without_instructions": without["kinsn"] * 1000,
+            "with_instructions": with_snapshots["kinsn"] * 1000,
             "snapshots": with_snapshots["snapshots"], "pages": with_snapshots["pages"],
             "overhead_percent": round(100 * (with_snapshots["kinsn"] / without["kinsn"] - 1), 2),
         })  # fmt: skip
     total = sum(row["with_instructions"] for row in rows) / sum(row["without_instructions"] for row in rows)
-    rows.append({**dict.fromkeys(rows[0], ""), "benchmark": "overhead", "program": "all together",
-                 "interval_ms": intervals_ms[-1], "overhead_percent": round(100 * (total - 1), 2)})  # fmt: skip
+    rows.append({
+        **dict.fromkeys(rows[0], ""), "benchmark": "overhead", "program": "all together",
+        "interval_ms": intervals_ms[-1], "overhead_percent": round(100 * (total - 1), 2),
+    })  # fmt: skip
     return rows
 
 
@@ -275,7 +281,8 @@ def bench_stream(shop: Workshop) -> list[Row]:
     with Machine(MachineConfig(source)) as machine:
         machine.expect_exact(PROMPT)
         ask(machine, PAYLOAD_PROGRAM % STREAM_PAYLOAD_MIB)
-    root_hash = publish.publish(source, far)
+    with Store(source) as store:
+        root_hash = publish.publish_image(store, far, None).hash.hex()
     size = far.stat().st_size
     rows = []
     for delay_ms in STREAM_DELAYS_MS:
@@ -291,9 +298,10 @@ def bench_stream(shop: Workshop) -> list[Row]:
                     seconds = answered_s(config)
                 traffic = Traffic.of(log)
                 rows.append({
-                    "benchmark": "stream", "delay_ms": delay_ms, "near": state, "image_mib": round(size / MIB, 1),
-                    "answered_s": round(seconds, 3), "requests": traffic.request_count,
-                    "fetched_bytes": traffic.byte_count, "share_percent": round(100 * traffic.byte_count / size, 2),
+                    "benchmark": "stream", "delay_ms": delay_ms, "near": state,
+                    "image_mib": round(size / MIB, 1), "answered_s": round(seconds, 3),
+                    "requests": traffic.request_count, "fetched_bytes": traffic.byte_count,
+                    "share_percent": round(100 * traffic.byte_count / size, 2),
                 })  # fmt: skip
             near.unlink()
     return rows
