@@ -68,7 +68,12 @@ void console_durable(void) {
 
 /* --- the program's side --- */
 
-size_t console_output_room(void) { return OUT_SIZE - REPEAT_SIZE_MAX - (size_t)(console_record()->out_head - sent); }
+/* After a resume more may wait than a program could have written: what is sent again counts, too. */
+size_t console_output_room(void) {
+    size_t waiting = (size_t)(console_record()->out_head - sent);
+    return waiting < OUT_SIZE - REPEAT_SIZE_MAX ? OUT_SIZE - REPEAT_SIZE_MAX - waiting : 0;
+}
+
 size_t console_input_waiting(void) { return (size_t)(console_record()->in_head - console_record()->in_tail); }
 
 void console_write(const void *user, size_t size) {
