@@ -237,7 +237,7 @@ def bench_snapshot(shop: Workshop) -> list[Row]:
 
 # --- stream ---
 
-STREAM_PAYLOAD_MIB = 62
+STREAM_PAYLOAD_MIB = 38
 STREAM_DELAYS_MS = (0, 20)
 PAYLOAD_PROGRAM = """\
 import os, revenant
@@ -262,10 +262,11 @@ class Traffic:
 
 @contextmanager
 def serving(server: nbd.ServerConfig) -> Iterator[None]:
-    """nbdkit, up until the end of the block."""
+    """nbdkit, up until the end of the block; it has no log yet when the block begins."""
+    assert server.pidfile is not None and server.unix is not None and server.log is not None
     process = subprocess.Popen(nbd.command_line(server))
     try:
-        while not nbd.answers(server.uri):
+        while not server.pidfile.exists():  # written when the socket accepts connections (nbdkit(1))
             if process.poll() is not None:
                 raise RevenantError("nbdkit", "ended at once", "is it installed? apt-get install nbdkit")
             time.sleep(0.01)
@@ -273,6 +274,8 @@ def serving(server: nbd.ServerConfig) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait()
+        server.unix.unlink(missing_ok=True)
+        server.pidfile.unlink(missing_ok=True)
 
 
 def bench_stream(shop: Workshop) -> list[Row]:
@@ -290,7 +293,10 @@ def bench_stream(shop: Workshop) -> list[Row]:
             near = shop.folder / f"near-{delay_ms}-{run}.img"
             for state in ("blank", "adopted"):
                 log = shop.folder / f"{near.name}.{state}.log"
-                server = nbd.ServerConfig(far, unix=shop.folder / "far.socket", delay_ms=delay_ms, log=log)
+                server = nbd.ServerConfig(
+                    far, unix=shop.folder / "far.socket", delay_ms=delay_ms, log=log,
+                    pidfile=shop.folder / "far.pid",
+                )  # fmt: skip
                 with near.open("ab") as file:
                     file.truncate(1 << 30)
                 with serving(server):

@@ -55,7 +55,7 @@ class MachineRecord(Structure):
     version: int = at(8, "I", RECORD_VERSION)
     zero: int = at(12, "I")
     machine_id: bytes = at(16, "16s")
-    mono_ns: int = at(32, "Q")
+    zero2: int = at(32, "Q")
     resume_count: int = at(40, "Q")
     process_slots: int = at(48, "Q")
     thread_slots: int = at(56, "Q")
