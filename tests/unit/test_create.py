@@ -81,7 +81,7 @@ def test_refused_programs(tmp_path: Path, segments: list[tuple[int, bytes, int, 
     path = tmp_path / "bad.elf"
     path.write_bytes(elf_program(segments))
     with pytest.raises(BuildError, match=reason):
-        genesis.load_program(path)
+        genesis.load_program(path, "x")
 
 
 @pytest.mark.parametrize("contents", [b"", b"hello", b"\x7fELF\x02\x01\x01", b"\x7fELF" + bytes(200)])
@@ -89,7 +89,7 @@ def test_not_a_program(tmp_path: Path, contents: bytes) -> None:
     path = tmp_path / "bad.elf"
     path.write_bytes(contents)
     with pytest.raises(BuildError):
-        genesis.load_program(path)
+        genesis.load_program(path, "x")
 
 
 def test_too_small_and_in_the_way(tmp_path: Path, stand_in_files: genesis.BuildFiles) -> None:

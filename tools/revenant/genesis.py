@@ -14,7 +14,7 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from revenant.record import (
     RECORD_PROCESS_PAGE,
     RECORD_THREAD_PAGE,
     RECORD_VERSION,
+    RECORDS_PER_PAGE,
     Access,
     MachineRecord,
     ProcessRecord,
@@ -106,12 +107,13 @@ def read_built(path: Path) -> bytes:
 class Program:
     """An ELF file as a space would hold it."""
 
+    name: str
     entry: int
     regions: tuple[RegionRecord, ...]
     pages: dict[int, bytes]
 
 
-def load_program(path: Path) -> Program:
+def load_program(path: Path, name: str) -> Program:
     """Pages and regions of the PT_LOAD segments; BuildError if it is no static x86-64 program."""
     data = read_built(path)
     try:
@@ -127,7 +129,7 @@ def load_program(path: Path) -> Program:
     except ELFError as error:
         raise BuildError(path, f"not an ELF file that makes sense: {error}") from None
     check_regions(path, regions, entry)
-    return Program(entry, regions, {index: bytes(page) for index, page in pages.items() if page != ZERO_PAGE})
+    return Program(name, entry, regions, {index: bytes(page) for index, page in pages.items() if page != ZERO_PAGE})
 
 
 def segment_region(path: Path, segment: Any) -> RegionRecord:
@@ -182,43 +184,56 @@ def fx_image() -> bytes:
     return bytes(image)
 
 
-def records(program: Program) -> Iterator[tuple[PageKey, bytes]]:
-    """The pages of space 0: one process, one ready thread at its entry."""
-    machine = MachineRecord(
-        machine_id=secrets.token_bytes(16),
-        process_slots=1,
-        thread_slots=1,
-        next_space=SPACE_FIRST_USER + 1,
-    )
+def process_record(program: Program, slot: int) -> ProcessRecord:
+    """A running process in the space of its slot."""
     regions = program.regions + fixed_regions()
-    process = ProcessRecord(
+    return ProcessRecord(
         state=ProcessState.RUNNING,
-        id=1,
-        space=SPACE_FIRST_USER,
+        id=slot + 1,
+        space=SPACE_FIRST_USER + slot,
         region_count=len(regions),
         region=regions,
-        name=b"python",
+        name=program.name.encode(),
     )
-    thread = ThreadRecord(
+
+
+def thread_record(program: Program, slot: int) -> ThreadRecord:
+    """A ready thread at the entry of the process in the same slot."""
+    return ThreadRecord(
         state=ThreadState.READY,
-        id=1,
-        process=0,
+        id=slot + 1,
+        process=slot,
         registers=ThreadRegisters(rip=program.entry, rflags=USER_RFLAGS, rsp=STACK_END),
         fx=fx_image(),
     )
-    for page, record in (
-        (RECORD_MACHINE_PAGE, machine),
-        (RECORD_PROCESS_PAGE, process),
-        (RECORD_THREAD_PAGE, thread),
-    ):
-        yield PageKey(SPACE_RECORDS, page), record.pack().ljust(BLOCK_SIZE, b"\0")
 
 
-def create_image(path: Path, files: BuildFiles, size: int = SIZE_DEFAULT) -> Root:
-    """Write a new sparse image of `size` bytes with generation 1."""
-    program = load_program(files.userland)
-    pages = dict(records(program))
-    pages.update({PageKey(SPACE_FIRST_USER, index): page for index, page in program.pages.items()})
+def records(programs: Sequence[Program]) -> Iterator[tuple[PageKey, bytes]]:
+    """The pages of space 0: one process for each program, one thread for each process."""
+    count = len(programs)
+    machine = MachineRecord(
+        machine_id=secrets.token_bytes(16),
+        process_slots=count,
+        thread_slots=count,
+        next_space=SPACE_FIRST_USER + count,
+    )
+    yield PageKey(SPACE_RECORDS, RECORD_MACHINE_PAGE), machine.pack().ljust(BLOCK_SIZE, b"\0")
+    for first_page, make in ((RECORD_PROCESS_PAGE, process_record), (RECORD_THREAD_PAGE, thread_record)):
+        packed = [make(program, slot).pack() for slot, program in enumerate(programs)]
+        for number in range(0, count, RECORDS_PER_PAGE):
+            page = b"".join(packed[number : number + RECORDS_PER_PAGE]).ljust(BLOCK_SIZE, b"\0")
+            yield PageKey(SPACE_RECORDS, first_page + number // RECORDS_PER_PAGE), page
+
+
+def create_image(
+    path: Path, files: BuildFiles, size: int = SIZE_DEFAULT, others: Sequence[Program] = ()
+) -> Root:
+    """Write a new sparse image of `size` bytes with generation 1: Python, and other programs beside it."""
+    programs = (load_program(files.userland, "python"), *others)
+    pages = dict(records(programs))
+    for slot, program in enumerate(programs):
+        space = SPACE_FIRST_USER + slot
+        pages.update({PageKey(space, index): page for index, page in program.pages.items()})
     contents = Contents(
         generation=1,
         keys=sorted(pages),
