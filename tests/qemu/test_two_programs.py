@@ -1,7 +1,7 @@
 """Two programs, one of which never gives the CPU back: both make progress, and both survive.
 
-The second one is machine code that counts in memory for ever and checks, at each step, that all of its registers are
-what it left in them, those of SSE included; a wrong one stops it, which the kernel says.
+The second one is machine code that counts in memory for ever and checks, at each step, that its registers are what
+it left in them, two of SSE included; a wrong one stops it, which the kernel says.
 """
 
 from __future__ import annotations

@@ -129,7 +129,8 @@ def load_program(path: Path, name: str) -> Program:
     except ELFError as error:
         raise BuildError(path, f"not an ELF file that makes sense: {error}") from None
     check_regions(path, regions, entry)
-    return Program(name, entry, regions, {index: bytes(page) for index, page in pages.items() if page != ZERO_PAGE})
+    filled = {index: bytes(page) for index, page in pages.items() if page != ZERO_PAGE}
+    return Program(name, entry, regions, filled)
 
 
 def segment_region(path: Path, segment: Any) -> RegionRecord:
