@@ -19,7 +19,7 @@ static unsigned watermark_range;
 static uint64_t watermark; /* next physical address never given out, inside range[watermark_range] */
 static uint64_t memory_end;
 
-static struct frame *frames;
+struct frame *frame_array;
 static struct list_node free_list = {&free_list, &free_list};
 static uint64_t free_count, total_count, reserve_count;
 
@@ -115,17 +115,10 @@ void frame_init(void) {
     uint64_t physical = watermark_take_run((size + FRAME_SIZE - 1) >> FRAME_SHIFT);
     if (physical == 0)
         panic("no memory for the frame array (%llu bytes)", (unsigned long long)size);
-    frames = phys_to_virt(physical);
+    frame_array = phys_to_virt(physical);
     reserve_count = free_count / 32;
     reserve_count = reserve_count < 256 ? 256 : reserve_count;
 }
-
-struct frame *frame_of(uint64_t physical) {
-    check(physical < memory_end);
-    return &frames[physical >> FRAME_SHIFT];
-}
-
-uint64_t frame_physical(const struct frame *frame) { return (uint64_t)(frame - frames) << FRAME_SHIFT; }
 
 struct frame *frame_alloc(enum frame_kind kind, int urgent) {
     if (!urgent && free_count <= reserve_count)

@@ -48,8 +48,9 @@ void frame_init(void);                /* after paging_init: the frame array */
 struct frame *frame_alloc(enum frame_kind kind, int urgent); /* contents undefined; NULL: none */
 void frame_free(struct frame *frame);
 void *frame_alloc_contiguous(unsigned page_count);           /* zeroed, for DMA queues, never freed; NULL: none */
-struct frame *frame_of(uint64_t physical);
-uint64_t frame_physical(const struct frame *frame);
+extern struct frame *frame_array;     /* by page frame number */
+static inline struct frame *frame_of(uint64_t physical) { return &frame_array[physical >> FRAME_SHIFT]; }
+static inline uint64_t frame_physical(const struct frame *frame) { return (uint64_t)(frame - frame_array) << FRAME_SHIFT; }
 static inline void *frame_data(const struct frame *frame) { return phys_to_virt(frame_physical(frame)); }
 
 uint64_t frame_count_total(void);

@@ -50,7 +50,7 @@ static unsigned level_index(uint64_t address, unsigned level) {
 }
 
 int space_init(struct space *space, uint64_t id) {
-    *space = (struct space){.id = id, .root = table_alloc()};
+    *space = (struct space){.id = id, .root = table_alloc(), .hot_index = SPACE_HOT_NONE};
     if (space->root == 0)
         return -E_NOMEM;
     paging_kernel_half_copy(phys_to_virt(space->root));
@@ -91,14 +91,18 @@ static inline void table_protect(uint64_t table) {
     }
 }
 
-void space_protect(struct space *space) { table_protect(space->root); }
+void space_protect(struct space *space) {
+    table_protect(space->root);
+    space->hot_index = SPACE_HOT_NONE;
+}
 
 static inline void entry_allow(uint64_t table, unsigned index) {
     ((uint64_t *)phys_to_virt(table))[index] |= PTE_WRITE;
     frame_of(table)->writable[index / 64] |= 1ull << (index % 64);
 }
 
-void space_allow_write(struct space *space, uint64_t address) {
+/* Opens the path down to the leaf table, and remembers it. */
+static void path_allow(struct space *space, uint64_t address) {
     uint64_t table = space->root;
     for (unsigned level = TOP_LEVEL; level > 0; level--) {
         unsigned index = level_index(address, level);
@@ -110,6 +114,19 @@ void space_allow_write(struct space *space, uint64_t address) {
         }
         table = lower;
     }
-    entry_allow(table, level_index(address, 0));
+    space->hot_index = address >> (FRAME_SHIFT + 9);
+    space->hot_entries = phys_to_virt(table);
+    space->hot_writable = frame_of(table)->writable;
+}
+
+void space_allow_write(struct space *space, uint64_t address) {
+    uint64_t *entry = space_hot_entry(space, address);
+    if (entry == NULL) {
+        path_allow(space, address);
+        entry = space_hot_entry(space, address);
+    }
+    unsigned index = level_index(address, 0);
+    *entry |= PTE_WRITE;
+    space->hot_writable[index / 64] |= 1ull << (index % 64);
     paging_invalidate(address); /* also drops the paging-structure entries that still say read-only (SDM §4.10.4.1) */
 }

@@ -25,9 +25,12 @@ struct space {
     uint64_t epoch; /* the epoch for which the tables are right; an older one: protect before use */
     uint32_t region_count;
     struct region_record region[REGION_COUNT_MAX];
-    uint64_t resident_count; /* pages mapped */
-    uint64_t fault_count;
+    /* The leaf table written last: while the path to it may be written, a first write in it needs only the leaf. */
+    uint64_t hot_index;      /* address >> 21, or SPACE_HOT_NONE */
+    uint64_t *hot_entries;
+    uint64_t *hot_writable;
 };
+#define SPACE_HOT_NONE UINT64_MAX
 
 int space_init(struct space *space, uint64_t id); /* empty; 0 or -E_NOMEM */
 const struct region_record *space_region(const struct space *space, uint64_t address); /* or NULL */
@@ -37,5 +40,10 @@ uint64_t *space_entry(struct space *space, uint64_t address, int make);
 
 void space_protect(struct space *space);                           /* top level only; the caller flushes the TLB */
 void space_allow_write(struct space *space, uint64_t address);     /* the leaf is present; invalidates it */
+
+/* The leaf entry where the path above may already be written, else NULL. */
+static inline uint64_t *space_hot_entry(const struct space *space, uint64_t address) {
+    return address >> 21 == space->hot_index ? &space->hot_entries[address >> 12 & 511] : NULL;
+}
 
 #endif

@@ -85,8 +85,10 @@ static enum pager_result page_resolve(struct space *space, uint64_t address, int
 /* The most frequent fault: a first write to a mapped page. */
 static enum pager_result fault_first_write(uint64_t address, const void **key) {
     uint64_t start = arch_cycles();
-    uint64_t *entry = space_entry(pager.current, address, 0);
-    if (entry == NULL || !(*entry & PTE_PRESENT) || !(*entry & PTE_REGION_WRITE))
+    uint64_t *entry = space_hot_entry(pager.current, address);
+    if (entry == NULL)
+        entry = space_entry(pager.current, address, 0);
+    if (entry == NULL || (*entry & (PTE_PRESENT | PTE_REGION_WRITE)) != (PTE_PRESENT | PTE_REGION_WRITE))
         return PAGER_BAD;
     enum pager_result result = page_make_writable(pager.current, address, entry, key);
     uint64_t cycles = arch_cycles() - start;

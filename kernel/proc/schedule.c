@@ -10,7 +10,7 @@
 
 #define QUANTUM_NS 10000000ull
 #define SLICE_INTERVAL_NS 500000ull /* between slices of background work while a program runs */
-enum { SLICE_BUDGET = 4, IDLE_BUDGET = 64 };
+enum { SLICE_BUDGET = 20, IDLE_BUDGET = 64 }; /* steps of the store: about a page each */
 
 const char durable_key;
 
