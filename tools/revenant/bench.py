@@ -250,7 +250,7 @@ def bench_snapshot(shop: Workshop) -> list[Row]:
 
 # --- stream ---
 
-STREAM_PAYLOAD_MIB = 38
+STREAM_PAYLOAD_MIB = 46
 STREAM_DELAYS_MS = (0, 20)
 PAYLOAD_PROGRAM = """\
 import os, revenant
