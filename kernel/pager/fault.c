@@ -9,8 +9,6 @@
 #include "lib/lib.h"
 #include "pager/internal.h"
 
-enum { DISCARD_PAGE_COUNT = 256 }; /* in one go, with interrupts off */
-
 static uint64_t entry_flags(const struct region_record *region) {
     return PTE_PRESENT | PTE_USER | (region->access & REGION_EXEC ? 0 : PTE_NX) |
            (region->access & REGION_WRITE ? PTE_REGION_WRITE : 0);
@@ -148,36 +146,26 @@ enum pager_result pager_user_prepare(uint64_t address, size_t size, int write, c
     return PAGER_DONE;
 }
 
-/* One page becomes zero. What the tree has not and RAM has not is zero already, and needs no tables. */
-static enum pager_result page_discard(struct space *space, uint64_t address, const void **key) {
-    uint64_t *entry = space_entry(space, address, 0);
-    if (entry == NULL || !(*entry & PTE_PRESENT)) {
-        struct block_ptr_disk pointer;
-        *key = pagein_key(space, address); /* read ahead, maybe: it must not come back later */
-        if (*key != NULL || page_lookup(space, address, &pointer, key) != PAGER_DONE)
-            return PAGER_WAIT;
-        if (!ptr_present(&pointer))
-            return PAGER_DONE;
-        entry = entry_make(space, address, key);
-        if (entry == NULL)
-            return PAGER_WAIT;
-        page_map(space, address, entry, pager.zero_frame); /* owned below: a dirty page of zeros */
-    } else if ((*entry & PTE_ADDRESS) == frame_physical(pager.zero_frame)) {
-        return PAGER_DONE;
-    }
-    if (page_own(space, address, entry, key) != PAGER_DONE)
-        return PAGER_WAIT;
-    memset(phys_to_virt(*entry & PTE_ADDRESS), 0, FRAME_SIZE);
-    return PAGER_DONE;
-}
-
-enum pager_result pager_user_discard(uint64_t address, size_t size, uint64_t *done, const void **key) {
+enum pager_result pager_user_discard(uint64_t address, size_t size, const void **key) {
     if ((address | size) & (FRAME_SIZE - 1) || !range_is_allowed(address, size, REGION_WRITE))
         return PAGER_BAD;
-    for (unsigned budget = DISCARD_PAGE_COUNT; *done < size; *done += FRAME_SIZE) {
-        *key = NULL;
-        if (budget-- == 0 || page_discard(pager.current, address + *done, key) != PAGER_DONE)
+    for (uint64_t at = address; at < address + size; at += FRAME_SIZE) {
+        uint64_t *entry = entry_make(pager.current, at, key);
+        if (entry == NULL)
             return PAGER_WAIT;
+        if (!(*entry & PTE_PRESENT)) {
+            struct block_ptr_disk pointer;
+            if (page_lookup(pager.current, at, &pointer, key) != PAGER_DONE)
+                return PAGER_WAIT;
+            if (!ptr_present(&pointer))
+                continue;
+            page_map(pager.current, at, entry, pager.zero_frame); /* owned below: a dirty page of zeros */
+        } else if ((*entry & PTE_ADDRESS) == frame_physical(pager.zero_frame)) {
+            continue;
+        }
+        if (page_own(pager.current, at, entry, key) != PAGER_DONE)
+            return PAGER_WAIT;
+        memset(phys_to_virt(*entry & PTE_ADDRESS), 0, FRAME_SIZE);
     }
     return PAGER_DONE;
 }
@@ -185,9 +173,9 @@ enum pager_result pager_user_discard(uint64_t address, size_t size, uint64_t *do
 enum pager_result pager_user_exec_write(uint64_t address, const void *from, size_t size, const void **key) {
     if (!range_is_allowed(address, size, REGION_EXEC))
         return PAGER_BAD;
-    uint64_t end = address + size, first = size > 0 ? address & ~(uint64_t)(FRAME_SIZE - 1) : end;
+    uint64_t end = address + size;
     uint64_t *entry;
-    for (uint64_t at = first; at < end; at += FRAME_SIZE) {
+    for (uint64_t at = address & ~(uint64_t)(FRAME_SIZE - 1); at < end; at += FRAME_SIZE) {
         if (page_make_present(pager.current, at, &entry, key) != PAGER_DONE ||
             page_own(pager.current, at, entry, key) != PAGER_DONE)
             return PAGER_WAIT;

@@ -9,7 +9,6 @@
  * A ring slot is used again only when it can no longer be asked for: REPEAT_SIZE_MAX bytes behind `sent`.
  * Called by: syscall.c, pager's hooks, the console driver (interrupts). Context: kernel, interrupts off.
  */
-#include "lib/error.h"
 #include "lib/lib.h"
 #include "proc/internal.h"
 
@@ -42,17 +41,15 @@ static uint64_t line_start(uint64_t end) {
     return start;
 }
 
-int console_resume(void) {
-    const struct console_record *record = console_record();
-    if (record->out_head - record->out_tail > OUT_SIZE || record->in_head - record->in_tail > IN_SIZE)
-        return -E_CORRUPT;
+void console_resume(void) {
     for (uint32_t i = 0; i < RECORD_CONSOLE_OUT_PAGE_COUNT; i++)
         record_load_wait(RECORD_CONSOLE_OUT_PAGE + i);
     for (uint32_t i = 0; i < RECORD_CONSOLE_IN_PAGE_COUNT; i++)
         record_load_wait(RECORD_CONSOLE_IN_PAGE + i);
+    const struct console_record *record = console_record();
+    check(record->out_head - record->out_tail <= OUT_SIZE && record->in_head - record->in_tail <= IN_SIZE);
     sent = line_start(record->out_tail);
     released = frozen_head = record->out_head;
-    return 0;
 }
 
 void console_freezing(void) {
@@ -63,7 +60,7 @@ void console_freezing(void) {
 }
 
 void console_durable(void) {
-    if (released >= frozen_head) /* the greater one: relaxed, where a write releases itself */
+    if (released == frozen_head)
         return;
     released = frozen_head;
     proc_env.output_ready();

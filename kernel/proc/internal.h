@@ -25,7 +25,6 @@ struct thread {
     struct space *space;
     const void *wait_key; /* WAITING: woken by proc_wake with this key */
     uint64_t deadline_ns; /* WAITING: woken then at the latest */
-    uint64_t done_size;   /* how far a discard has come that is made again; after a restart it begins anew */
     struct list_node link; /* READY: ready list; WAITING: waiting list */
 };
 
@@ -51,7 +50,7 @@ void machine_power(enum power_kind kind);                 /* commits, lets outpu
 
 /* console.c */
 extern const char console_event_key; /* woken at input, and when a full output ring has room again */
-int console_resume(void); /* 0, or -E_CORRUPT */
+void console_resume(void);
 void console_freezing(void);
 void console_durable(void);
 size_t console_output_room(void);

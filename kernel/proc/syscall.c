@@ -12,8 +12,6 @@ enum { TRANSFER_SIZE_MAX = 65536, RANDOM_SIZE_MAX = 256, SYSCALL_INSTRUCTION_SIZ
 
 /* What a call returns instead of a result when the thread now waits and will make it again. */
 #define CALL_AGAIN INT64_MIN
-/* The same, but it need not wait: background work, interrupts and other threads come first. */
-#define CALL_ON (INT64_MIN + 1)
 
 static int64_t call_again(const void *key, uint64_t deadline_ns) {
     check(key != NULL);
@@ -162,11 +160,7 @@ static int64_t from_pager(enum pager_result result, const void *key) {
 
 static int64_t sys_discard(const struct thread_registers *r) {
     const void *key = NULL;
-    uint64_t *done_size = &thread_current()->done_size;
-    enum pager_result result = pager_user_discard(r->rdi, r->rsi, done_size, &key);
-    if (result == PAGER_WAIT)
-        return key != NULL ? call_again(key, UINT64_MAX) : CALL_ON;
-    *done_size = 0;
+    enum pager_result result = pager_user_discard(r->rdi, r->rsi, &key);
     return from_pager(result, key);
 }
 
@@ -207,11 +201,10 @@ static int64_t (*const table[SYS_COUNT])(const struct thread_registers *) = {
 void proc_syscall(void) {
     struct thread_registers *registers = arch_user_registers();
     int64_t result = registers->rax < SYS_COUNT ? table[registers->rax](registers) : ERR_NOSYS;
-    if (result != CALL_AGAIN && result != CALL_ON) {
+    if (result != CALL_AGAIN) {
         registers->rax = (uint64_t)result;
-    } else if (result == CALL_ON || (thread_current() != NULL && thread_current()->wait_key != NULL)) {
+    } else if (thread_current() != NULL && thread_current()->wait_key != NULL) {
         registers->rip -= SYSCALL_INSTRUCTION_SIZE; /* RAX still has the number */
-        proc_attention();
     }
 }
 
