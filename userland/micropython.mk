@@ -25,6 +25,8 @@ INC += -I. -I.. -I$(TOP) -I$(BUILD) -I../kernel
 CFLAGS += $(INC) -nostdinc -isystem include -isystem $(shell $(CC) -print-file-name=include)
 CFLAGS += -std=gnu99 -O2 -g -DNDEBUG -Wall -Wextra -Werror -Wno-unused-parameter
 CFLAGS += -ffreestanding -fno-pic -fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none
+# toolchain/as says why: no SETcc into memory.
+CFLAGS += -B$(CURDIR)/toolchain/ -ffixed-xmm15
 CFLAGS += -ffunction-sections -fdata-sections
 CFLAGS += -ffile-prefix-map=$(TOP)=micropython -ffile-prefix-map=$(CURDIR)=userland -ffile-prefix-map=$(BUILD)=build
 
@@ -63,9 +65,13 @@ $(BUILD)/lib/%.o: CFLAGS += -w
 
 all: $(BUILD)/micropython.elf
 
+$(OBJ): toolchain/as
+
 $(BUILD)/micropython.elf: $(OBJ) micropython.ld
 	$(ECHO) "LINK $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $(OBJ) -lgcc
+	$(Q)! objdump -d --no-show-raw-insn $@ | grep -E '\s(set|rcl|rcr)[a-z]*\s+.*\(' || \
+		{ echo "$@: flags read by an instruction that writes memory: see toolchain/as" >&2; exit 1; }
 	$(Q)$(SIZE) $@
 
 include $(TOP)/py/mkrules.mk
