@@ -176,8 +176,10 @@ static int pages(void) {
     return commit_page(&commit.group[commit.group_index]);
 }
 
-/* No copy may have a block without an entry when the bitmap is written. */
+/* No copy may have a block without an entry when the bitmap is written; what was fetched before now comes along. */
 static int drain_copies(void) {
+    if (!store.draining)
+        copy_drain();
     store.draining = 1;
     return copy_settled() ? PHASE_DONE : -E_AGAIN;
 }

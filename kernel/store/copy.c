@@ -3,16 +3,21 @@
  * map.
  *
  * Promise: a copy is named only after its write has completed, in meta pages that become durable with the next root;
- * when memory or space is short, or all slots are taken, a copy is simply not made.
+ * what has come before a commit's last page was written becomes durable with that commit. When memory or space is
+ * short, or all slots are taken, a copy is simply not made.
  * Called by: fetch.c (offers, finds), store_work (steps), commit.c (waits until none is half done).
  */
 #include "store/internal.h"
 
-enum { COPY_COUNT = 32, COPY_SPACE_SHARE = 8 /* copies leave one eighth of near alone */ };
+enum {
+    COPY_COUNT = 256,     /* what far can bring while a commit holds the meta tree */
+    COPY_SPACE_SHARE = 8, /* copies leave one eighth of near alone */
+};
 enum copy_state { COPY_NONE, COPY_QUEUED, COPY_WRITING, COPY_WRITTEN, COPY_FAILED, COPY_BAD };
 
 struct copy {
     enum copy_state state;
+    int is_awaited; /* queued when the commit began to wait for copies: it is part of it */
     unsigned home;
     uint64_t far_block, near_block;
     void *page;
@@ -20,6 +25,7 @@ struct copy {
 };
 
 static struct copy copies[COPY_COUNT];
+static unsigned copy_count; /* not COPY_NONE */
 
 static struct node_key map_key(unsigned home, uint64_t far_block) {
     return page_of(TREE_META, META_PRESENCE + home, far_block / COUNTS_PER_PAGE);
@@ -60,6 +66,12 @@ static struct copy *slot_for(unsigned home, uint64_t far_block) {
     return found;
 }
 
+static void begin(struct copy *copy, enum copy_state state) {
+    copy->state = state;
+    copy->is_awaited = 0;
+    copy_count++;
+}
+
 /* A verified far page has come: keeps a copy of it, if that is cheap now. */
 void copy_offer(const struct block_ptr_disk *pointer, const void *page) {
     struct copy *copy = slot_for(ptr_store(pointer), ptr_block(pointer));
@@ -71,7 +83,7 @@ void copy_offer(const struct block_ptr_disk *pointer, const void *page) {
     memcpy(copy->page, page, BLOCK_SIZE);
     copy->home = ptr_store(pointer);
     copy->far_block = ptr_block(pointer);
-    copy->state = COPY_QUEUED;
+    begin(copy, COPY_QUEUED);
 }
 
 /* A copy did not have its hash: it will be forgotten. */
@@ -82,7 +94,7 @@ void copy_bad(unsigned home, uint64_t far_block) {
     copy->home = home;
     copy->far_block = far_block;
     copy->page = NULL;
-    copy->state = COPY_BAD;
+    begin(copy, COPY_BAD);
 }
 
 static void write_done(struct store_io *io, int status) {
@@ -109,6 +121,7 @@ static void end(struct copy *copy) {
         store.env->page_free(copy->page);
     copy->page = NULL;
     copy->state = COPY_NONE;
+    copy_count--;
 }
 
 /* Enters a written copy in the map; a second copy of the same block is given back. */
@@ -153,7 +166,7 @@ static void give_up(struct copy *copy) {
 static int step(struct copy *copy) {
     switch (copy->state) {
     case COPY_QUEUED:
-        return store.draining ? -E_AGAIN : start_write(copy);
+        return store.draining && !copy->is_awaited ? -E_AGAIN : start_write(copy);
     case COPY_WRITTEN:
         return enter(copy);
     case COPY_FAILED:
@@ -167,7 +180,7 @@ static int step(struct copy *copy) {
 
 /* Moves one copy on. 1: did something. */
 int copy_step(void) {
-    if (store.frozen || store.broken)
+    if (store.frozen || store.broken || copy_count == 0)
         return 0;
     for (unsigned i = 0; i < COPY_COUNT; i++) {
         if (copies[i].state == COPY_NONE)
@@ -178,26 +191,32 @@ int copy_step(void) {
         store.urgent = 0;
         if (status == 0)
             return 1;
+        if (status == -E_NOMEM && copies[i].state == COPY_QUEUED)
+            copies[i].is_awaited = 0; /* no commit waits for memory */
         if (status != -E_AGAIN && status != -E_NOMEM)
             give_up(&copies[i]);
     }
     return 0;
 }
 
+/* A commit begins to wait for the copies that there are; later ones wait for it. */
+void copy_drain(void) {
+    for (unsigned i = 0; i < COPY_COUNT; i++)
+        copies[i].is_awaited = copies[i].state == COPY_QUEUED;
+}
+
 /* True when the meta tree says the truth: no copy has a block without an entry. */
 int copy_settled(void) {
-    for (unsigned i = 0; i < COPY_COUNT; i++)
-        if (copies[i].state != COPY_NONE && copies[i].state != COPY_QUEUED)
+    for (unsigned i = 0; i < COPY_COUNT && copy_count > 0; i++)
+        if (copies[i].state != COPY_NONE && (copies[i].state != COPY_QUEUED || copies[i].is_awaited))
             return 0;
     return 1;
 }
 
 /* True while a copy is on its way. */
-int copy_busy(void) {
-    for (unsigned i = 0; i < COPY_COUNT; i++)
-        if (copies[i].state != COPY_NONE)
-            return 1;
-    return 0;
-}
+int copy_busy(void) { return copy_count > 0; }
 
-void copy_init(void) { memset(copies, 0, sizeof copies); }
+void copy_init(void) {
+    memset(copies, 0, sizeof copies);
+    copy_count = 0;
+}

@@ -77,7 +77,7 @@ struct store {
     uint64_t freeable;      /* blocks that the next commit frees before it needs any */
     const void *wait_key;   /* set with -E_AGAIN: what it waits for, if that is a node */
     int urgent;             /* allocations may use the commit reserve */
-    int draining;           /* the commit waits for copies: none is started */
+    int draining;           /* the commit waits for the copies that it found: no other is started */
     int frozen;             /* the meta tree is being written: no changes */
     int unsaved;            /* the meta tree or a boot object differs from the durable one */
     int broken;             /* near failed: no more commits */
@@ -185,6 +185,7 @@ void fetch_node_loaded(void);
 /* copy.c: localising */
 void copy_offer(const struct block_ptr_disk *pointer, const void *page);
 int copy_step(void);
+void copy_drain(void);
 int copy_settled(void);
 int copy_busy(void);
 int copy_find(unsigned home, uint64_t far_block, uint64_t *near_block);
