@@ -58,6 +58,11 @@ class FarServer:
         pattern = r" Read id=\d+ offset=(0x[0-9a-f]+) count=(0x[0-9a-f]+)"
         return [(int(a, 16), int(b, 16)) for a, b in re.findall(pattern, self.config.log.read_text())]
 
+    def answered_count(self) -> int:
+        """How many reads it has answered so far."""
+        assert self.config.log is not None
+        return self.config.log.read_text().count("...Read id=")
+
     def forget(self) -> None:
         """Begin to count anew, as a new server."""
         self.stop()
