@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from revenant import __version__, bench, images, running
+from revenant import __version__, bench, images, running, witness
 from revenant.errors import MachineError, RevenantError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 images.register(app)
 running.register(app)
 bench.register(app)
+witness.register(app)
 
 
 @app.command()

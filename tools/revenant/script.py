@@ -63,6 +63,7 @@ def wait_for_prompt(machine: Machine, timeout_s: float = START_TIMEOUT_S) -> Non
         except pexpect.TIMEOUT:
             continue
         except (pexpect.EOF, OSError):
+            machine.process.wait(machine.timeout_s)  # it ends, or it would not have hung up
             break
     status = machine.process.poll()
     error = explain_exit(machine.config, status, machine.voice) if status is not None else None
