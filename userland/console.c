@@ -172,6 +172,15 @@ int mp_hal_stdin_rx_chr(void) {
     return input.byte[input.tail++ % INPUT_SIZE];
 }
 
+/* readline ends a line at CR, which is what terminals send; programs that drive a pipe send LF, or both. */
+int port_readline_rx_chr(void) {
+    static int previous;
+    int byte = mp_hal_stdin_rx_chr();
+    bool ends_line = byte == '\n' && previous != '\r';
+    previous = byte;
+    return ends_line ? '\r' : byte;
+}
+
 uintptr_t mp_hal_stdio_poll(uintptr_t poll_flags) {
     if ((poll_flags & MP_STREAM_POLL_RD) && input_count() == 0) {
         input_drain();

@@ -60,12 +60,15 @@ OBJ += $(addprefix $(BUILD)/, $(SRC_LIB_LIBM_DBL_C:.c=.o) $(SRC_LIB_LIBM_DBL_SQR
 # A loop that copies bytes must not become a call of the function that it is the body of.
 $(BUILD)/libc.o: CFLAGS += -fno-tree-loop-distribute-patterns -fno-builtin
 
+# At the prompt and in input(), LF ends a line as CR does; whoever reads bytes (raw REPL, sys.stdin) gets them as they are.
+$(BUILD)/shared/readline/readline.o: CFLAGS += -Dmp_hal_stdin_rx_chr=port_readline_rx_chr
+
 # Others' code, others' warnings.
 $(BUILD)/lib/%.o: CFLAGS += -w
 
 all: $(BUILD)/micropython.elf
 
-$(OBJ): toolchain/as
+$(OBJ): toolchain/as micropython.mk
 
 $(BUILD)/micropython.elf: $(OBJ) micropython.ld
 	$(ECHO) "LINK $@"

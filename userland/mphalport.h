@@ -17,6 +17,7 @@
 void port_console_flush(void);             /* hands buffered output to the kernel */
 void port_wait_until(uint64_t deadline_ns); /* until then, or an event; CLOCK_MONO_NS */
 uint64_t port_mono_ns(void);
+int port_readline_rx_chr(void);            /* mp_hal_stdin_rx_chr for readline */
 
 extern size_t port_heap_limit; /* of all areas together, in bytes; survives a soft reset */
 void port_heap_init(void);  /* empty heap with one small area; pages of an earlier one are given back */
