@@ -185,6 +185,7 @@ static void programs_start(const struct options *options) {
     pager_init(&pager_hooks, &pager_options);
     const struct proc_env env = {
         .poll = start_poll,
+        .refuse = refuse,
         .timer_arm = machine_timer_arm,
         .now_ns = machine_now_ns,
         .wall_ns = clock_wall_ns,

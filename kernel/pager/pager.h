@@ -56,8 +56,9 @@ enum pager_result pager_user_exec_write(uint64_t address, const void *from, size
 
 void pager_switch(struct space *space); /* makes it current: protects it for this epoch, loads CR3 */
 
-/* Pages of space 0. Loaded ones stay. */
-enum pager_result pager_record_load(uint32_t page, const void **key);
+/* Pages of space 0. Loaded ones stay. 0: it is here; -E_AGAIN: being read, call again; -E_IO, -E_CORRUPT: no store has it (or a good
+ * copy) now, and the next call tries again. */
+int pager_record_load(uint32_t page);
 const void *pager_record(uint32_t page);    /* must be loaded */
 void *pager_record_write(uint32_t page);    /* the same, made dirty in this epoch; valid until the next freeze */
 

@@ -5,6 +5,7 @@
  * direct map. Called by: proc. Context: kernel, interrupts off.
  */
 #include "abi/record.h"
+#include "lib/error.h"
 #include "lib/lib.h"
 #include "pager/internal.h"
 
@@ -15,7 +16,7 @@ static struct frame *record_frame[RECORD_PAGE_COUNT];
 struct record_load {
     struct store_fetch fetch;
     struct frame *frame;
-    int busy;
+    int status; /* -E_AGAIN: being read; an error: not told yet */
 };
 static struct record_load load; /* one at a time: records are read once, at the start */
 
@@ -24,9 +25,8 @@ static void record_loaded(struct store_fetch *fetch, int status) {
         record_frame[load.frame->page] = load.frame;
     else
         frame_free(load.frame);
-    load.busy = 0;
+    load.status = status;
     (void)fetch;
-    pager.hooks->wake(&load);
 }
 
 static struct frame *record_frame_new(uint32_t page) {
@@ -37,29 +37,31 @@ static struct frame *record_frame_new(uint32_t page) {
     return frame;
 }
 
-enum pager_result pager_record_load(uint32_t page, const void **key) {
+int pager_record_load(uint32_t page) {
     check(page < RECORD_PAGE_COUNT);
     if (record_frame[page] != NULL)
-        return PAGER_DONE;
-    *key = &load;
-    if (load.busy)
-        return PAGER_WAIT;
-    struct block_ptr_disk pointer;
-    int status = store_lookup((struct page_key){SPACE_RECORDS, page}, &pointer, key);
+        return 0;
+    int status = load.status;
+    if (status != -E_AGAIN)
+        load.status = 0;
     if (status != 0)
-        return PAGER_WAIT;
+        return status;
+    struct block_ptr_disk pointer;
+    const void *key;
+    status = store_lookup((struct page_key){SPACE_RECORDS, page}, &pointer, &key);
+    if (status != 0)
+        return status == -E_NOMEM ? -E_AGAIN : status;
     struct frame *frame = record_frame_new(page);
     if (!ptr_present(&pointer)) {
         memset(frame_data(frame), 0, FRAME_SIZE);
         record_frame[page] = frame;
-        return PAGER_DONE;
+        return 0;
     }
     load = (struct record_load){.fetch = {.pointer = pointer, .page = frame_data(frame), .done = record_loaded},
-                                .frame = frame, .busy = 1};
-    *key = &load;
+                                .frame = frame, .status = -E_AGAIN};
     if (store_fetch(&load.fetch) != 0)
         panic("record page %u: the pointer makes no sense", page);
-    return PAGER_WAIT;
+    return -E_AGAIN;
 }
 
 const void *pager_record(uint32_t page) {

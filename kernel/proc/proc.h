@@ -12,6 +12,7 @@
 
 struct proc_env {
     void (*poll)(void);              /* lets disk completions run; used only by proc_resume */
+    void (*refuse)(const char *what, int status); /* ends the machine; used only by proc_resume */
     void (*timer_arm)(uint64_t deadline_ns); /* of now_ns */
     uint64_t (*now_ns)(void);        /* machine time: monotonic over all resumes */
     uint64_t (*wall_ns)(void);

@@ -4,20 +4,19 @@
  * Promise: what a *_write function returns is dirty in this epoch, and must be fetched again after the next return to ring 3.
  * Called by: this room. Context: kernel, interrupts off.
  */
+#include "lib/error.h"
 #include "lib/lib.h"
 #include "proc/internal.h"
 
-#define PATIENCE_NS 2000000000ull
+#define PATIENCE_NS 10000000000ull /* for a far store that is silent for a while */
 
+/* Nothing can go on without this page, so that the machine ends where no store gives it. */
 void record_load_wait(uint32_t page) {
-    const void *key;
-    uint64_t patience_ns = proc_env.now_ns() + PATIENCE_NS;
-    while (pager_record_load(page, &key) != PAGER_DONE) {
-        proc_env.poll();
-        if (proc_env.now_ns() > patience_ns) {
-            notice("the machine waits for page %u of its records: no store that answers has it", page);
-            patience_ns = UINT64_MAX;
-        }
+    uint64_t end_ns = proc_env.now_ns() + PATIENCE_NS;
+    for (int status; (status = pager_record_load(page)) != 0; proc_env.poll()) {
+        if (status == -E_CORRUPT || proc_env.now_ns() > end_ns)
+            proc_env.refuse(status == -E_CORRUPT ? "a page of the machine's records is damaged in every copy"
+                                                 : "a page of the machine's records is in no store that answers", status);
     }
 }
 

@@ -120,6 +120,7 @@ static int view_ring(unsigned disk) {
     return status;
 }
 
+/* Near, or the far store to adopt. */
 static int view_disk(unsigned disk) {
     memset(&view, 0, sizeof view);
     void *page = store.env->page_alloc(0);
@@ -130,7 +131,7 @@ static int view_disk(unsigned disk) {
     if (status != 0 || view.blank)
         return status;
     if (view.header.block_count > store.env->disk_sectors[disk] / SECTORS_PER_BLOCK) {
-        store_notice("disk %u: the store has %lu blocks, the disk only %lu", disk,
+        store_notice("%s: truncated: the store has %lu blocks, the disk only %lu", disk == 0 ? "near" : "far1",
                      (unsigned long)view.header.block_count,
                      (unsigned long)(store.env->disk_sectors[disk] / SECTORS_PER_BLOCK));
         return -E_RANGE;
@@ -157,11 +158,11 @@ static void take_root(const struct root_disk *root) {
     store.freeable = 0;
 }
 
-/* Reads the top node of the tree, so that a root is known to lead somewhere. */
-static int verify_top(void) {
+/* Reads the top node of a tree, so that a root is known to lead somewhere. */
+static int verify_top(enum tree_id tree) {
     struct node *node;
-    struct node_key key = {TREE_MAIN, LEVEL_DIRECTORY + store.tree[TREE_MAIN].height, 0, 0};
-    if (store.tree[TREE_MAIN].height == 0 || !ptr_present(&store.tree[TREE_MAIN].root))
+    struct node_key key = {tree, LEVEL_DIRECTORY + store.tree[tree].height, 0, 0};
+    if (store.tree[tree].height == 0 || !ptr_present(&store.tree[tree].root))
         return 0;
     for (;;) {
         store.operation++;
@@ -212,7 +213,7 @@ static void attach_far_disks(int must_be_known) {
     }
 }
 
-/* Takes the newest root whose top node verifies. A far store that is silent now is no reason to go back in time. */
+/* Takes the newest root whose top nodes verify. A far store that is silent now is no reason to go back in time. */
 static int choose_root(const struct store_options *options) {
     static struct root_disk root[RING_COUNT];
     unsigned count = view.root_count;
@@ -229,9 +230,13 @@ static int choose_root(const struct store_options *options) {
         if (status == 0) {
             attach_far_disks(1);
             take_root(&root[i]);
-            status = verify_top();
+            status = verify_top(TREE_MAIN);
         }
-        if (status == 0 || (status == -E_IO && ptr_store(&root[i].tree) != 0))
+        if (status == -E_IO && ptr_store(&root[i].tree) != 0)
+            status = 0;
+        if (status == 0)
+            status = verify_top(TREE_META);
+        if (status == 0)
             return 0;
         store_notice("generation %lu (root %lu) does not verify: trying an older one",
                      (unsigned long)root[i].generation, (unsigned long)root[i].sequence);
@@ -308,10 +313,10 @@ static int trusted_root(const struct store_options *options, struct root_disk *r
     int status = view_disk(1);
     if (status == 0 && view.blank)
         status = -E_NOENT;
-    if (status != 0) {
+    if (status != 0 && status != -E_RANGE)
         store_notice("far1: no valid root (error %d)", -status);
+    if (status != 0)
         return status;
-    }
     for (unsigned i = 0; options->trust_given && i < view.root_count; i++) {
         if (memcmp(view.root[i].hash, options->trust, ROOT_HASH_SIZE) != 0)
             continue;
@@ -369,7 +374,7 @@ static int adopt(const struct store_options *options) {
     attach_far_disks(0);
     take_root(&root);
     if (status == 0)
-        status = verify_top();
+        status = verify_top(TREE_MAIN);
     if (status == 0)
         status = commit_now();
     if (status == 0)
@@ -406,7 +411,7 @@ int store_open(const struct store_env *env, const struct store_options *options)
     boot_init(installed);
     if (status == 0)
         status = view.blank ? adopt(options) : resume(options);
-    else
+    else if (status != -E_RANGE)
         store_notice("near: %s", view.foreign ? "not a store of ours: left alone" : "no valid root");
     return status;
 }

@@ -221,7 +221,8 @@ def test_damaged_page_and_node(start: Start) -> None:
     assert failed
 
 
-def test_falls_back_to_the_older_root(start: Start) -> None:
+@pytest.mark.parametrize("tree", ["tree", "meta"])
+def test_falls_back_to_the_older_root(start: Start, tree: str) -> None:
     host = start()
     host("puts", 16, 0, 1, 30)
     commit(host)
@@ -229,7 +230,7 @@ def test_falls_back_to_the_older_root(start: Start) -> None:
     commit(host)
     image = checker.load(host.image())
     assert image.root is not None
-    host("flip", 0, image.root.tree.block, 7)
+    host("flip", 0, getattr(image.root, tree).block, 7)
     host("crash")
     assert host("open") == "2"
     assert host.holds(16, 3, 4)
