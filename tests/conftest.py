@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,15 @@ def build_files() -> genesis.BuildFiles:
 
 @pytest.fixture
 def run_revenant() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command; returns its result, status unchecked."""
+    """Runs the command, behind `prefix`; returns its result, status unchecked, shown if the test fails."""
 
-    def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "revenant", *map(str, words)]
+    def run(*words: object, prefix: Sequence[str] = (), **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [*prefix, sys.executable, "-m", "revenant", *map(str, words)]
         options.setdefault("timeout", 120)
-        return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        print("$", shlex.join(command))
+        result = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        print(f"{result.stdout[-4000:]}\n{result.stderr[-8000:]}\nexit status {result.returncode}")
+        return result
 
     return run
 

@@ -32,3 +32,7 @@ class MachineError(RevenantError):
     def __init__(self, subject: str | Path, reason: str, remedy: str = "", exit_status: int = 1) -> None:
         super().__init__(subject, reason, remedy)
         self.exit_status = exit_status
+
+
+class RefusedError(MachineError):
+    """The loader or the kernel would not start from these images: no program has run."""

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import io
 import os
+import re
 import select
 import shlex
 import signal
@@ -28,11 +29,13 @@ import pexpect
 from pexpect.socket_pexpect import SocketSpawn
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from revenant.errors import MachineError, StoreError
+from revenant.errors import MachineError, RefusedError, StoreError
+from revenant.firmware import boot_disk, require_bootable
 from revenant.qemu import Boot, MachineConfig, Wiring, command_line, require_qemu
 from revenant.store import Store
 
 EXIT_PANIC = 0x7F << 1 | 1  # isa-debug-exit: the value written, doubled, plus one
+EXIT_LOADER = 0x7E << 1 | 1
 EXIT_REFUSED = 0x7D << 1 | 1
 PR_SET_PDEATHSIG = 1
 PROMPT = b">>> "
@@ -89,6 +92,8 @@ def start_qemu(
     """Start QEMU as a child; returns it and its command line."""
     require_qemu()
     kernel = kernel_file(config)
+    if kernel is None:
+        require_bootable(config)
     command = command_line(config, wiring, kernel.path if kernel else None)
     fds = [*pass_fds, *([kernel.fd] if kernel else [])]
     process = subprocess.Popen(command, pass_fds=fds, preexec_fn=die_with_parent, **streams)
@@ -97,22 +102,46 @@ def start_qemu(
     return process, command
 
 
+def reasons(stderr: str) -> list[str]:
+    """What QEMU, the loader or the kernel said, without time stamps and names and arguments of programs."""
+    noise = r"\[ *\d+\.\d+\] (store: )?|revenant boot: |qemu-system-x86_64: (-\w+ \{.*\}: )?"
+    lines = (re.sub(f"^({noise})", "", line.strip()) for line in stderr.splitlines())
+    return [line for line in lines if line] or ["no message"]
+
+
+def refusal(config: MachineConfig, said: list[str], disk: str | Path) -> RefusedError:
+    """The last line says what cannot be done, the one before it why; "farN: ": it is that disk's fault."""
+    what, why = said[-1].partition(" (error ")[0], said[-2] if len(said) > 1 else ""
+    if match := re.match(r"far(\d): ", why):
+        disk = config.fars[int(match[1]) - 1]
+    why = re.sub(r"^(near|far\d): ", "", why)
+    return RefusedError(disk, f"{why}; {what}" if why else what, "the machine did not start")
+
+
+def panic(config: MachineConfig, said: list[str]) -> MachineError:
+    """What the kernel gave as its reason, and the last damage that it had found."""
+    why = next((line for line in said if line.startswith("panic: ")), said[-1])
+    damage = [line for line in said if "does not have its hash" in line][-1:]
+    return MachineError(config.near, "; ".join([*damage, why]), "no generation is lost", 3)
+
+
 def explain_exit(config: MachineConfig, status: int, stderr: str) -> MachineError | None:
     """QEMU's end as an error for the user, or None when the machine was switched off."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    last = lines[-1] if lines else "no message"
+    said = reasons(stderr)
     if status == 0:
         return None
     if 'Failed to get "write" lock' in stderr:
         return MachineError(config.near, "in use by another machine", "end that one first")
     if status == EXIT_PANIC:
-        return MachineError(config.near, f"the kernel panicked: {last}", "the image is as it was", 3)
+        return panic(config, said)
     if status == EXIT_REFUSED:
-        return MachineError(config.near, f"the machine refused to start: {last}", "nothing was changed")
+        return refusal(config, said, config.near)
+    if status == EXIT_LOADER:
+        return refusal(config, said, boot_disk(config))
     if status < 0:
         name = signal.Signals(-status).name
         return MachineError("qemu", f"ended by {name}", "the next start goes on from here", 128 - status)
-    return MachineError("qemu", last.removeprefix("qemu-system-x86_64: "))
+    return MachineError("qemu", said[-1])
 
 
 def monitor_words(fd: int) -> tuple[str, ...]:

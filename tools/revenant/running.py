@@ -24,8 +24,8 @@ import typer
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from revenant import demonstration, genesis, nbd
-from revenant.errors import MachineError, RevenantError, StoreError
-from revenant.format import BLOCK_SIZE, HEADER_COPY_BLOCK
+from revenant.errors import MachineError, RefusedError, RevenantError, StoreError
+from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK
 from revenant.images import parse_size
 from revenant.machine import Relay, explain_exit, find_kernel, monitor_words, start_qemu
 from revenant.output import print_facts, print_rows, say
@@ -45,17 +45,21 @@ from revenant.script import run_script
 from revenant.store import Store
 
 Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
+Near = typer.Option(help="The near image; made if missing.", readable=False)  # prepare_near says it better
 
 # --- preparing ---
 
 
 def is_blank(path: Path) -> bool:
     """Whether a near file waits to be filled: zero in blocks 0, 1 and 18."""
-    with path.open("rb") as file:
-        for block in (0, 1, HEADER_COPY_BLOCK):
-            file.seek(block * BLOCK_SIZE)
-            if file.read(BLOCK_SIZE).strip(b"\0"):
-                return False
+    try:
+        with path.open("rb") as file:
+            for block in (0, HEADER_BLOCK, HEADER_COPY_BLOCK):
+                file.seek(block * BLOCK_SIZE)
+                if file.read(BLOCK_SIZE).strip(b"\0"):
+                    return False
+    except OSError as error:
+        raise StoreError(path, error.strerror or "cannot be read") from None
     return True
 
 
@@ -66,23 +70,52 @@ def is_hash(text: str) -> bool:
 
 def prepare_near(near: Path, fars: list[str], trust: str | None, size: str) -> bool:
     """Make a missing near file; refuse one that is not ours. True if it is blank, to be filled from far."""
+    if near.is_dir():
+        raise StoreError(near, "is a folder")
     if not near.exists():
         if not fars:
             root = genesis.create_image(near, genesis.BuildFiles.locate(), parse_size(size))
             say(f"revenant: made {near}, root hash {root.hash.hex()}")
             return False
-        with near.open("xb") as file:
-            file.truncate(parse_size(size))
-    if near.is_dir():
-        raise StoreError(near, "is a folder")
+        make_blank(near, size)
     if not is_blank(near):
-        with Store(near):
-            return False
+        require_sound(near)
+        return False
     if not fars:
         raise StoreError(near, "blank: there is no store in it", "give --far and --trust")
     if trust is None:
         raise StoreError(near, "blank, and nothing says which far store to trust", "give --trust ROOTHASH")
     return True
+
+
+def make_blank(near: Path, size: str) -> None:
+    """A sparse file, to be filled from far."""
+    try:
+        with near.open("xb") as file:
+            file.truncate(parse_size(size))
+    except OSError as error:
+        raise StoreError(near, f"cannot be made: {error.strerror}") from None
+
+
+def require_sound(near: Path) -> None:
+    """StoreError unless a writable file has a generation to go on from; says what it had to pass over."""
+    with Store(near) as store:
+        for fault in store.root_faults:
+            say(f"revenant: {near}: {fault}; going on from generation {store.root.generation}")
+    if not os.access(near, os.W_OK):
+        raise StoreError(near, "cannot be written", f"chmod u+w {shlex.quote(str(near))}")
+
+
+@contextmanager
+def removed_if_refused(near: Path) -> Iterator[None]:
+    """A near file that is made for this start goes again if no program has run in it."""
+    was_there = near.exists()
+    try:
+        yield
+    except RevenantError as error:
+        if not was_there and near.exists() and (isinstance(error, RefusedError) or is_blank(near)):
+            near.unlink()
+        raise
 
 
 def check_fars(fars: list[str], trust: str | None, adopting: bool) -> None:
@@ -202,7 +235,7 @@ def run_console(config: MachineConfig, console: str) -> int:
 
 def run(
     script: Annotated[list[str] | None, typer.Argument(help="-- SCRIPT: run it, then stop.")] = None,
-    near: Annotated[Path, typer.Option(help="The near image; made if missing.")] = Path("machine.img"),
+    near: Annotated[Path, Near] = Path("machine.img"),
     far: Annotated[list[str] | None, typer.Option(help="A file, nbd://, nbd+unix:// or http://.")] = None,
     trust: Annotated[str | None, typer.Option(help="Root hash that far must have.")] = None,
     memory: Annotated[int, typer.Option(help="MiB of RAM.", min=32)] = MEMORY_MIB_DEFAULT,
@@ -226,14 +259,19 @@ def run(
     if dry_run:
         print_dry_run(config, wiring, as_json)
         return
-    adopting = prepare_near(near, list(config.fars), trust, size)
-    check_fars(list(config.fars), trust, adopting)
-    config = replace(config, fars=usable_fars(list(config.fars), adopting))
-    engine, reason = choose_accelerator(accel)
+    with removed_if_refused(near):
+        raise typer.Exit(start(config, size, Path(script[0]) if script else None, console))
+
+
+def start(config: MachineConfig, size: str, script: Path | None, console: str) -> int:
+    """Look at the images, then run; the exit status."""
+    fars = list(config.fars)
+    adopting = prepare_near(config.near, fars, config.trust, size)
+    check_fars(fars, config.trust, adopting)
+    config = replace(config, fars=usable_fars(fars, adopting))
+    engine, reason = choose_accelerator(config.accelerator)
     say(f"revenant: accelerator {engine} ({reason})")
-    if script:
-        raise typer.Exit(run_script(config, Path(script[0])))
-    raise typer.Exit(run_console(config, console))
+    return run_script(config, script) if script else run_console(config, console)
 
 
 def print_dry_run(config: MachineConfig, wiring: Wiring, as_json: bool) -> None:

@@ -90,7 +90,7 @@ def root_fault(root: Root, data: bytes, header: Header) -> str:
     if root_hash(data[:416]) != root.hash:
         return "the root record's hash is wrong"
     if root.version != FORMAT_VERSION:
-        return f"the root record has format version {root.version}"
+        return f"the root record has format version {root.version}, this tool knows {FORMAT_VERSION}"
     if max(root.tree_height, root.meta_height) > DIRECTORY_HEIGHT_MAX:
         return "the root record's heights are too large"
     if root.free_count > root.block_count or root.generation >= 1 << 48 or root.retain_count == 0:
@@ -103,7 +103,8 @@ def root_fault(root: Root, data: bytes, header: Header) -> str:
 class Store:
     """One image, open for reading, with the far stores that were given by path.
 
-    `root` is the newest valid root record; `table` the far stores that it names.
+    `root` is the newest valid root record; `table` the far stores that it names; `root_faults` says why other
+    records, which may have been newer, are not it.
     """
 
     header: Header
@@ -160,6 +161,8 @@ class Store:
             raise self.fault("blank: there is no store in it yet")
         if reasons == ["no header magic"] * 2:
             raise self.fault("not a Revenant store")
+        if self.file_size < STORE_BLOCK_COUNT_MIN * BLOCK_SIZE:
+            raise self.fault(f"truncated: {self.file_size} bytes are left of it", "restore the whole file")
         raise self.fault(next(reason for reason in reasons if reason != "no header magic"))
 
     def _check_size(self, header: Header) -> None:
@@ -190,19 +193,26 @@ class Store:
         return sorted(roots, key=lambda root: root.sequence, reverse=True)
 
     def _choose_newest(self) -> None:
-        """The newest root whose tree's top node verifies, as far as it is at hand."""
+        """The newest root whose trees' top nodes verify, as far as they are at hand."""
+        self.root_faults = [f"block {block}: {reason}" for block, reason in self.ring_faults]
         for root in self.roots:
             self.root = root
             try:
                 self.table = self._read_table()
-                if self.root.tree.present:
-                    self._read(self.root.tree, self.root.tree_height)
+                self._check_top(self.meta)
+                self._check_top(self.tree)
             except AbsentError:
                 return
-            except StoreError:
+            except StoreError as error:
+                self.root_faults.append(f"generation {root.generation}: {error.reason}")
                 continue
             return
-        raise self.fault("no valid root record", "restore it from a copy")
+        why = f": {self.root_faults[0]}" if self.root_faults else ""
+        raise self.fault(f"no valid root record{why}", "restore the file from a copy")
+
+    def _check_top(self, tree: Tree) -> None:
+        if tree.pointer.present and tree.height > 0:
+            self._read(tree.pointer, tree.height)
 
     def _read_table(self) -> list[StoreEntry]:
         """Entry n - 1 is far store n."""

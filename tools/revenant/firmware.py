@@ -1,0 +1,78 @@
+"""What the firmware is about to run, looked at first: it verifies nothing, and hangs where it finds nothing.
+
+Promise: reads only, a few milliseconds for a file; an error names the file and what helps. The loader that
+passes verifies all that it loads, and says so itself if something is wrong.
+Used by: machine.py, before QEMU starts without a kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+from revenant.errors import MachineError, StoreError
+from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK, Header
+from revenant.qemu import MachineConfig, boots_by_itself, far_blockdev
+from revenant.store import Store, header_fault
+
+QEMU_IMG = "qemu-img"
+TIMEOUT_S = 30
+
+
+def boot_disk(config: MachineConfig) -> str:
+    """The disk that the firmware boots from: near, or what --far says."""
+    return str(config.near) if boots_by_itself(config.near) or not config.fars else config.fars[0]
+
+
+def require_bootable(config: MachineConfig) -> None:
+    """StoreError unless there is a store's loader to boot."""
+    disk = boot_disk(config)
+    if "://" in disk:
+        check_remote(disk)
+    else:
+        check_loader(Path(disk))
+
+
+def check_loader(path: Path) -> None:
+    """The blocks that the firmware reads are those that the store's root names."""
+    with Store(path) as store:
+        if not boots_by_itself(path):
+            store.kernel()  # the likely reason: kernel and loader are still far
+            raise store.fault("no boot loader in it", "start it without --boot mbr")
+        for block, data in store.loader_pages().items():
+            if store.read_block(block) != data:
+                raise store.fault(f"boot loader: block {block} is damaged", "restore the file from a copy")
+
+
+def check_remote(uri: str) -> None:
+    """StoreError unless a header copy behind a URI is valid. All that it promises, the machine verifies."""
+    faults = []
+    for block in (HEADER_BLOCK, HEADER_COPY_BLOCK):
+        data = read_remote(uri, block)
+        fault = header_fault(Header.unpack(data), data)
+        if not fault:
+            return
+        faults.append(fault)
+    known = [fault for fault in faults if fault != "no header magic"]
+    raise StoreError(uri, known[0] if known else "not a Revenant store")
+
+
+def read_remote(uri: str, block: int) -> bytes:
+    """A block of a far store, by qemu-img, which speaks whatever QEMU speaks."""
+    disk = far_blockdev(uri, "far")
+    del disk["node-name"], disk["read-only"]
+    window = {"driver": "raw", "offset": block * BLOCK_SIZE, "size": BLOCK_SIZE, "file": disk}
+    with tempfile.NamedTemporaryFile(prefix="revenant-") as file:
+        command = [QEMU_IMG, "convert", "-O", "raw", "json:" + json.dumps(window), file.name]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        except FileNotFoundError:
+            raise MachineError(QEMU_IMG, "not installed", "apt-get install qemu-utils") from None
+        except subprocess.TimeoutExpired:
+            raise StoreError(uri, f"no answer within {TIMEOUT_S} s") from None
+        if result.returncode != 0:
+            said = result.stderr.strip().splitlines() or ["no message"]
+            raise StoreError(uri, f"block {block} cannot be read: {said[-1].rpartition(': ')[2]}")
+        return Path(file.name).read_bytes()
