@@ -171,6 +171,8 @@ enum pager_result pager_user_discard(uint64_t address, size_t size, const void *
 }
 
 enum pager_result pager_user_exec_write(uint64_t address, const void *from, size_t size, const void **key) {
+    if (size == 0)
+        return PAGER_DONE; /* wherever it is: there may be no region */
     if (!range_is_allowed(address, size, REGION_EXEC))
         return PAGER_BAD;
     uint64_t end = address + size;
