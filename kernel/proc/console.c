@@ -9,6 +9,7 @@
  * A ring slot is used again only when it can no longer be asked for: REPEAT_SIZE_MAX bytes behind `sent`.
  * Called by: syscall.c, pager's hooks, the console driver (interrupts). Context: kernel, interrupts off.
  */
+#include "lib/error.h"
 #include "lib/lib.h"
 #include "proc/internal.h"
 
@@ -41,15 +42,21 @@ static uint64_t line_start(uint64_t end) {
     return start;
 }
 
-void console_resume(void) {
+static int ring_is_sane(uint64_t head, uint64_t tail, uint64_t size) { return tail <= head && head - tail <= size; }
+
+int console_resume(void) {
+    const struct console_record *record = console_record();
+    if (!ring_is_sane(record->out_head, record->out_tail, OUT_SIZE) || !ring_is_sane(record->in_head, record->in_tail, IN_SIZE)) {
+        notice("the console's record counts more bytes than its rings hold");
+        return -E_CORRUPT;
+    }
     for (uint32_t i = 0; i < RECORD_CONSOLE_OUT_PAGE_COUNT; i++)
         record_load_wait(RECORD_CONSOLE_OUT_PAGE + i);
     for (uint32_t i = 0; i < RECORD_CONSOLE_IN_PAGE_COUNT; i++)
         record_load_wait(RECORD_CONSOLE_IN_PAGE + i);
-    const struct console_record *record = console_record();
-    check(record->out_head - record->out_tail <= OUT_SIZE && record->in_head - record->in_tail <= IN_SIZE);
     sent = line_start(record->out_tail);
     released = frozen_head = record->out_head;
+    return 0;
 }
 
 void console_freezing(void) {

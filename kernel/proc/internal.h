@@ -50,7 +50,7 @@ void machine_power(enum power_kind kind);                 /* commits, lets outpu
 
 /* console.c */
 extern const char console_event_key; /* woken at input, and when a full output ring has room again */
-void console_resume(void);
+int console_resume(void); /* 0, or -E_CORRUPT before anything was loaded */
 void console_freezing(void);
 void console_durable(void);
 size_t console_output_room(void);

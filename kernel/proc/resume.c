@@ -37,11 +37,23 @@ static int region_is_sane(const struct region_record *region) {
            (region->access & (REGION_WRITE | REGION_EXEC)) != (REGION_WRITE | REGION_EXEC);
 }
 
+/* Two processes in one space would each have a version of its pages of their own. */
+static int space_is_sane(uint64_t space, uint32_t slot) {
+    for (uint32_t i = 0; i < slot; i++)
+        if (spaces[i].root != 0 && spaces[i].id == space)
+            return 0;
+    return space >= SPACE_FIRST_USER && space >> (NODE_FANOUT_BITS * DIRECTORY_HEIGHT_MAX) == 0;
+}
+
 static int process_resume(uint32_t slot) {
     const struct process_record *record = process_record(slot);
     if (record->state != PROCESS_RUNNING)
         return 0;
-    if (record->region_count > REGION_COUNT_MAX || record->space < SPACE_FIRST_USER)
+    if (!space_is_sane(record->space, slot)) {
+        notice("process %u: there is no space %llu, or another process has it", record->id, (unsigned long long)record->space);
+        return -E_CORRUPT;
+    }
+    if (record->region_count > REGION_COUNT_MAX)
         return -E_CORRUPT;
     int status = space_init(&spaces[slot], record->space);
     if (status != 0)
@@ -59,7 +71,11 @@ static int thread_resume(uint32_t slot, uint32_t process_slots) {
     const struct thread_record *record = thread_record(slot);
     if (record->state != THREAD_READY && record->state != THREAD_WAITING)
         return 0;
-    if (record->process >= process_slots || spaces[record->process].root == 0)
+    if (record->process >= process_slots)
+        return -E_CORRUPT;
+    if (process_record(record->process)->state == PROCESS_ENDED)
+        return 0; /* another thread has ended it */
+    if (spaces[record->process].root == 0)
         return -E_CORRUPT;
     thread_add(slot, record->process, &spaces[record->process]);
     return 0;
@@ -85,6 +101,8 @@ int proc_resume(const struct proc_env *env) {
         status = process_resume(i);
     for (uint32_t i = 0; i < thread_slots && status == 0; i++)
         status = thread_resume(i, process_slots);
+    if (status == 0)
+        status = console_resume();
     if (status != 0) {
         notice("the records of generation %llu make no sense (error %d)", (unsigned long long)store_generation(), -status);
         return status;
@@ -92,7 +110,6 @@ int proc_resume(const struct proc_env *env) {
     status = space_test_make(proc_env.test_spaces);
     if (status != 0)
         return status;
-    console_resume();
     proc_resume_count = ++machine_record_write()->resume_count;
     return 0;
 }

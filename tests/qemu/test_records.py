@@ -1,0 +1,107 @@
+"""Generations whose records make no sense are refused with the reason, and nothing is changed; what only looks odd runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from revenant import genesis
+from revenant.format import SPACE_FIRST_USER, SPACE_RECORDS, PageKey
+from revenant.machine import EXIT_REFUSED, Machine
+from revenant.record import (
+    RECORD_CONSOLE_PAGE,
+    ConsoleRecord,
+    ProcessRecord,
+    ProcessState,
+    RegionRecord,
+    ThreadRecord,
+)
+
+Start = Callable[..., Machine]
+RING_SIZE = 16 * 4096
+
+
+@pytest.fixture
+def craft(
+    build_files: genesis.BuildFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Makes an image whose records of the second of two programs, and of the console, are as given."""
+    path = tmp_path / "crafted.img"
+    real_records, real_process, real_thread = genesis.records, genesis.process_record, genesis.thread_record
+
+    def create(
+        process: dict[str, Any] | None = None,
+        thread: dict[str, Any] | None = None,
+        console: ConsoleRecord | None = None,
+    ) -> Path:
+        def process_record(program: genesis.Program, slot: int) -> ProcessRecord:
+            record = real_process(program, slot)
+            return replace(record, **process) if slot == 1 and process else record
+
+        def thread_record(program: genesis.Program, slot: int) -> ThreadRecord:
+            record = real_thread(program, slot)
+            return replace(record, **thread) if slot == 1 and thread else record
+
+        def records(programs: Sequence[genesis.Program]) -> Iterator[tuple[PageKey, bytes]]:
+            yield from real_records(programs)
+            if console:
+                yield PageKey(SPACE_RECORDS, RECORD_CONSOLE_PAGE), console.pack().ljust(4096, b"\0")
+
+        monkeypatch.setattr(genesis, "process_record", process_record)
+        monkeypatch.setattr(genesis, "thread_record", thread_record)
+        monkeypatch.setattr(genesis, "records", records)
+        other = genesis.load_program(build_files.userland, "other")
+        genesis.create_image(path, build_files, 64 << 20, others=[other])
+        return path
+
+    return create
+
+
+BAD_REGION = RegionRecord(start=4096, end=4096, access=1)
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "space of another": ({"process": {"space": SPACE_FIRST_USER}}, "another process has it"),
+    "space of the records": ({"process": {"space": 0}}, "there is no space 0"),
+    "space beyond the tree": ({"process": {"space": 1 << 21}}, "there is no space 2097152"),
+    "space far beyond": ({"process": {"space": 2**64 - 1}}, "there is no space 18446744073709551615"),
+    "region count": ({"process": {"region_count": 17}}, "make no sense"),
+    "empty region": ({"process": {"region": (BAD_REGION,), "region_count": 1}}, "make no sense"),
+    "thread of nobody": ({"thread": {"process": 2}}, "make no sense"),
+    "thread of a free slot": ({"process": {"state": ProcessState.FREE}}, "make no sense"),
+    "output": ({"console": ConsoleRecord(out_head=RING_SIZE + 1)}, "more bytes than its rings hold"),
+    "output that has left unwritten": ({"console": ConsoleRecord(out_tail=1)}, "more bytes than its rings hold"),
+    "output with a wrapped counter": (
+        {"console": ConsoleRecord(out_head=5, out_tail=2**64 - 5)},
+        "more bytes than its rings hold",
+    ),
+    "input": ({"console": ConsoleRecord(in_head=2**63)}, "more bytes than its rings hold"),
+    "input read before it came": ({"console": ConsoleRecord(in_tail=1)}, "more bytes than its rings hold"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(machine: Start, craft: Callable[..., Path], name: str) -> None:
+    changes, reason = REFUSED[name]
+    image = craft(**changes)
+    before = image.read_bytes()
+    now = machine(image)
+    now.expect_voice("nothing was changed")
+    assert now.wait() == EXIT_REFUSED
+    assert reason in now.voice and "panic" not in now.voice
+    assert image.read_bytes() == before
+
+
+def test_a_thread_of_an_ended_process_is_left_alone(machine: Start, craft: Callable[..., Path]) -> None:
+    now = machine(craft(process={"state": ProcessState.ENDED}))
+    now.expect_exact(b">>> ")
+    assert now.command_at_prompt("6 * 7") == "42"
+    assert now.transcript.getvalue().count(b"MicroPython") == 1  # the other program is not there
+
+
+def test_full_rings_are_sane(machine: Start, craft: Callable[..., Path]) -> None:
+    console = ConsoleRecord(out_head=RING_SIZE, in_head=RING_SIZE + 7, in_tail=7)
+    now = machine(craft(process={"state": ProcessState.ENDED}, console=console))
+    now.expect_exact(b">>> ")
