@@ -97,7 +97,8 @@ struct thread_record { /* 1024 bytes */
     uint64_t wait_deadline_ns;
     uint64_t wait_mask;
     struct thread_registers registers;
-    uint8_t zero[320];
+    uint64_t done_size; /* how far a discard has come that is made in pieces; 0: none is under way */
+    uint8_t zero[312];
     uint8_t fx[512]; /* FXSAVE image, 16-byte aligned */
 };
 
@@ -110,6 +111,7 @@ _Static_assert(offsetof(struct process_record, page_limit) == 416, "process_reco
 _Static_assert(sizeof(struct thread_registers) == 160, "thread_registers");
 _Static_assert(sizeof(struct thread_record) == 1024, "thread_record");
 _Static_assert(offsetof(struct thread_record, registers) == 32, "thread_record.registers");
+_Static_assert(offsetof(struct thread_record, done_size) == 192, "thread_record.done_size");
 _Static_assert(offsetof(struct thread_record, fx) == 512, "thread_record.fx");
 
 #endif

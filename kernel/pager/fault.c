@@ -9,6 +9,8 @@
 #include "lib/lib.h"
 #include "pager/internal.h"
 
+enum { DISCARD_PAGE_COUNT = 256 }; /* in one piece: interrupts are off */
+
 static uint64_t entry_flags(const struct region_record *region) {
     return PTE_PRESENT | PTE_USER | (region->access & REGION_EXEC ? 0 : PTE_NX) |
            (region->access & REGION_WRITE ? PTE_REGION_WRITE : 0);
@@ -146,26 +148,44 @@ enum pager_result pager_user_prepare(uint64_t address, size_t size, int write, c
     return PAGER_DONE;
 }
 
-enum pager_result pager_user_discard(uint64_t address, size_t size, const void **key) {
+/* What the tree has and RAM has not gets a dirty page of zeros; where the tree has nothing, nothing is needed, not even tables. */
+static enum pager_result page_discard_absent(struct space *space, uint64_t address, const void **key) {
+    struct block_ptr_disk pointer;
+    *key = pagein_key(space, address); /* else it would arrive later, and be mapped when the zeros have been evicted */
+    if (*key != NULL || page_lookup(space, address, &pointer, key) != PAGER_DONE)
+        return PAGER_WAIT;
+    if (!ptr_present(&pointer))
+        return PAGER_DONE;
+    uint64_t *entry = entry_make(space, address, key);
+    struct frame *frame = entry != NULL ? page_frame_alloc(key) : NULL;
+    if (frame == NULL)
+        return PAGER_WAIT;
+    memset(frame_data(frame), 0, FRAME_SIZE);
+    page_map(space, address, entry, frame);
+    page_mark_dirty(frame);
+    return PAGER_DONE;
+}
+
+static enum pager_result page_discard(struct space *space, uint64_t address, const void **key) {
+    uint64_t *entry = space_entry(space, address, 0);
+    if (entry == NULL || !(*entry & PTE_PRESENT))
+        return page_discard_absent(space, address, key);
+    if ((*entry & PTE_ADDRESS) == frame_physical(pager.zero_frame))
+        return PAGER_DONE;
+    if (page_own(space, address, entry, key) != PAGER_DONE)
+        return PAGER_WAIT;
+    memset(phys_to_virt(*entry & PTE_ADDRESS), 0, FRAME_SIZE);
+    return PAGER_DONE;
+}
+
+enum pager_result pager_user_discard(uint64_t address, size_t size, uint64_t *done_size, const void **key) {
     if ((address | size) & (FRAME_SIZE - 1) || !range_is_allowed(address, size, REGION_WRITE))
         return PAGER_BAD;
-    for (uint64_t at = address; at < address + size; at += FRAME_SIZE) {
-        uint64_t *entry = entry_make(pager.current, at, key);
-        if (entry == NULL)
+    for (unsigned budget = DISCARD_PAGE_COUNT; *done_size < size; *done_size += FRAME_SIZE) {
+        if (budget-- == 0)
+            return PAGER_MORE;
+        if (page_discard(pager.current, address + *done_size, key) != PAGER_DONE)
             return PAGER_WAIT;
-        if (!(*entry & PTE_PRESENT)) {
-            struct block_ptr_disk pointer;
-            if (page_lookup(pager.current, at, &pointer, key) != PAGER_DONE)
-                return PAGER_WAIT;
-            if (!ptr_present(&pointer))
-                continue;
-            page_map(pager.current, at, entry, pager.zero_frame); /* owned below: a dirty page of zeros */
-        } else if ((*entry & PTE_ADDRESS) == frame_physical(pager.zero_frame)) {
-            continue;
-        }
-        if (page_own(pager.current, at, entry, key) != PAGER_DONE)
-            return PAGER_WAIT;
-        memset(phys_to_virt(*entry & PTE_ADDRESS), 0, FRAME_SIZE);
     }
     return PAGER_DONE;
 }

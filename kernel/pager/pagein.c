@@ -78,10 +78,8 @@ static void pagein_done(struct store_fetch *fetch, int status) {
         notice("space %llu, page 0x%llx is here; the program goes on", (unsigned long long)pagein->space->id,
                (unsigned long long)(pagein->address >> FRAME_SHIFT));
     uint64_t *entry = space_entry(pagein->space, pagein->address, 0);
-    if (*entry & PTE_PRESENT) /* discarded meanwhile */
-        frame_free(pagein->frame);
-    else
-        page_map(pagein->space, pagein->address, entry, pagein->frame);
+    check(!(*entry & PTE_PRESENT)); /* whoever wants it waits, also to discard it */
+    page_map(pagein->space, pagein->address, entry, pagein->frame);
     pagein_end(pagein);
 }
 

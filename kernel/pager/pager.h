@@ -43,14 +43,14 @@ struct pager_options {
 /* After store_open. Reads nothing. */
 void pager_init(const struct pager_hooks *hooks, const struct pager_options *options);
 
-enum pager_result { PAGER_DONE = 0, PAGER_WAIT = 1, PAGER_BAD = 2 };
+enum pager_result { PAGER_DONE = 0, PAGER_WAIT = 1, PAGER_BAD = 2, PAGER_MORE = 3 };
 
 /* Resolves a fault of the current space. PAGER_WAIT: *key is what hooks->wake will name. PAGER_BAD: the program may not do that. */
 enum pager_result pager_fault(uint64_t address, uint64_t error_code, const void **key);
 /* Makes a range of the current space resident (and dirty, for write), so that the kernel may touch it until it returns to ring 3. */
 enum pager_result pager_user_prepare(uint64_t address, size_t size, int write, const void **key);
-/* Whole pages become zero. */
-enum pager_result pager_user_discard(uint64_t address, size_t size, const void **key);
+/* Whole pages become zero, a piece in each call: *done_size says how far it has come (0 at first). PAGER_MORE: call again. */
+enum pager_result pager_user_discard(uint64_t address, size_t size, uint64_t *done_size, const void **key);
 /* Copies from a prepared range into pages of an exec region, which ring 3 cannot write. */
 enum pager_result pager_user_exec_write(uint64_t address, const void *from, size_t size, const void **key);
 

@@ -12,6 +12,8 @@ enum { TRANSFER_SIZE_MAX = 65536, RANDOM_SIZE_MAX = 256, SYSCALL_INSTRUCTION_SIZ
 
 /* What a call returns instead of a result when the thread now waits and will make it again. */
 #define CALL_AGAIN INT64_MIN
+/* A piece is done: the thread makes the call again at once, but interrupts and other threads come first. */
+#define CALL_MORE (INT64_MIN + 1)
 
 static int64_t call_again(const void *key, uint64_t deadline_ns) {
     check(key != NULL);
@@ -160,8 +162,14 @@ static int64_t from_pager(enum pager_result result, const void *key) {
 
 static int64_t sys_discard(const struct thread_registers *r) {
     const void *key = NULL;
-    enum pager_result result = pager_user_discard(r->rdi, r->rsi, &key);
-    return from_pager(result, key);
+    uint32_t slot = thread_current()->slot;
+    uint64_t done_size = thread_record(slot)->done_size;
+    enum pager_result result = pager_user_discard(r->rdi, r->rsi, &done_size, &key);
+    if (result == PAGER_DONE || result == PAGER_BAD)
+        done_size = 0; /* for the next call */
+    if (thread_record(slot)->done_size != done_size)
+        thread_record_write(slot)->done_size = done_size;
+    return result == PAGER_MORE ? CALL_MORE : from_pager(result, key);
 }
 
 static int64_t sys_exec_write(const struct thread_registers *r) {
@@ -201,9 +209,9 @@ static int64_t (*const table[SYS_COUNT])(const struct thread_registers *) = {
 void proc_syscall(void) {
     struct thread_registers *registers = arch_user_registers();
     int64_t result = registers->rax < SYS_COUNT ? table[registers->rax](registers) : ERR_NOSYS;
-    if (result != CALL_AGAIN) {
+    if (result != CALL_AGAIN && result != CALL_MORE) {
         registers->rax = (uint64_t)result;
-    } else if (thread_current() != NULL && thread_current()->wait_key != NULL) {
+    } else if (result == CALL_MORE || (thread_current() != NULL && thread_current()->wait_key != NULL)) {
         registers->rip -= SYSCALL_INSTRUCTION_SIZE; /* RAX still has the number */
     }
 }

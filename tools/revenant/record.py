@@ -141,7 +141,8 @@ class ThreadRecord(Structure):
     wait_deadline_ns: int = at(16, "Q")
     wait_mask: int = at(24, "Q")
     registers: ThreadRegisters = at(32, ThreadRegisters)
-    zero: bytes = at(192, "320s")
+    done_size: int = at(192, "Q")
+    zero: bytes = at(200, "312s")
     fx: bytes = at(512, "512s")
 
 
