@@ -2,7 +2,7 @@
  * kernel/proc/console.c: the console's two rings in space 0, and external synchrony.
  *
  * Invariant: no byte leaves the machine before the generation in which it was written is durable (unless relaxed):
- *     out_tail <= sent <= released <= out_head, and released is the out_head of a durable generation.
+ *     out_tail <= sent <= released <= out_head, and released is the out_head of a durable generation; it never steps back.
  * `sent` counts what the UART was given; UART_HELD_MAX of that may still be inside it and go with the power. out_tail (in the record) is
  * what had certainly left at the last freeze. After a power cut the bytes from out_tail on are sent (again), and before them the line in
  * which out_tail is, so that a person sees the prompt: what was saved is always seen; the last few bytes may be seen twice, never lost.
@@ -67,7 +67,7 @@ void console_freezing(void) {
 }
 
 void console_durable(void) {
-    if (released == frozen_head)
+    if (released >= frozen_head) /* greater when relaxed: a write releases itself at once */
         return;
     released = frozen_head;
     proc_env.output_ready();
