@@ -91,6 +91,8 @@ static int store_submit(struct store_io *io) {
 
 static void *store_page_alloc(int urgent) {
     struct frame *frame = frame_alloc(FRAME_STORE, urgent);
+    if (frame == NULL && urgent && pager_memory_make())
+        frame = frame_alloc(FRAME_STORE, urgent);
     return frame ? frame_data(frame) : NULL;
 }
 

@@ -2,7 +2,7 @@
  * kernel/mm/frame.h: physical frames of 4096 bytes: who has each, and the free ones.
  *
  * Promise: allocation is O(1); nothing is initialised before its first use, so a start does not grow with memory. The last
- * frames (the reserve) go only to urgent callers: the commit path, which must never wait for memory.
+ * frames (the reserve) go only to urgent callers: the commit path, which must never wait for memory, and records.
  * Called by: mm, pager, main.c. Context: kernel, interrupts off.
  */
 #ifndef MM_FRAME_H

@@ -2,7 +2,7 @@
  * kernel/pager/evict.c: frames for pages when memory is short: clean pages go (second chance by the accessed bit), then clean
  * nodes of the store; when all is dirty, a snapshot makes it clean and the program waits.
  *
- * Called by: dirty.c, fault.c. Context: kernel, interrupts off.
+ * Called by: dirty.c, fault.c, record.c; main.c for the store. Context: kernel, interrupts off.
  */
 #include "lib/lib.h"
 #include "pager/internal.h"
@@ -46,6 +46,11 @@ static size_t evict(size_t page_count) {
 /* Drops a batch of clean pages and nodes. 1: it is worth trying again. */
 int page_memory_make(void) {
     return evict(EVICT_BATCH) + store_shrink(EVICT_BATCH) > 0;
+}
+
+/* No nodes here: the store may be in the middle of its work with them, and drops them by itself. */
+int pager_memory_make(void) {
+    return evict(EVICT_BATCH) > 0;
 }
 
 /* All that is left is dirty or in use: a snapshot makes it clean, and *key is woken as it proceeds and when it ends. */

@@ -62,6 +62,9 @@ int pager_record_load(uint32_t page);
 const void *pager_record(uint32_t page);    /* must be loaded */
 void *pager_record_write(uint32_t page);    /* the same, made dirty in this epoch; valid until the next freeze */
 
+/* Drops clean pages for who may not wait: a commit that has used up its reserve. 1: it is worth trying again. */
+int pager_memory_make(void);
+
 uint64_t pager_epoch(void);
 uint64_t pager_durable(void);               /* newest durable generation */
 void pager_want_commit(void);               /* a snapshot as soon as possible, even of nothing */

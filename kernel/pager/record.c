@@ -31,6 +31,8 @@ static void record_loaded(struct store_fetch *fetch, int status) {
 
 static struct frame *record_frame_new(uint32_t page) {
     struct frame *frame = frame_alloc(FRAME_RECORD, 1);
+    if (frame == NULL && pager_memory_make())
+        frame = frame_alloc(FRAME_RECORD, 1);
     if (frame == NULL)
         panic("no memory for record page %u", page);
     frame->page = page;

@@ -33,7 +33,7 @@ struct store_io {
 struct store_env {
     int (*submit)(struct store_io *io);          /* 0 or -E_INVAL/-E_IO; done comes later or at once */
     void (*poll)(void);                          /* lets completions run; used only while opening */
-    void *(*page_alloc)(int urgent);             /* 4096 bytes, aligned, contents undefined; NULL: none. urgent: may use the commit reserve */
+    void *(*page_alloc)(int urgent);             /* 4096 bytes, aligned, contents undefined; NULL: none. urgent: a commit needs it */
     void (*page_free)(void *page);
     void (*wake)(const void *key);               /* what -E_AGAIN on key waited for has happened (success or not) */
     uint64_t (*now_ns)(void);                    /* monotonic, for deadlines and retries */
