@@ -89,8 +89,10 @@ static void commit_done(struct store_commit *c, int status) {
 static void commit_start(void) {
     int status = store_commit_start(&commit);
     frozen_waiting = status != 0;
-    if (status == 0)
+    if (status == 0) {
+        retry_ns = 0; /* the next time that it is full is told again */
         return;
+    }
     check(status == -E_NOSPACE);
     if (retry_ns == 0)
         notice("near store is full: nothing is lost, but programs wait; stop the machine and let `revenant grow` enlarge it");
@@ -173,8 +175,9 @@ uint64_t pager_deadline_ns(void) {
     uint64_t deadline = earlier(pagein_deadline_ns(), store_deadline_ns());
     if (store_commit_running())
         return deadline;
-    deadline = earlier(deadline, frozen_waiting ? retry_ns : snapshot_due_ns());
-    return earlier(deadline, copies_due_ns());
+    if (frozen_waiting)
+        return earlier(deadline, retry_ns); /* nothing else is begun before */
+    return earlier(deadline, earlier(snapshot_due_ns(), copies_due_ns()));
 }
 
 uint64_t pager_epoch(void) { return pager.epoch; }
