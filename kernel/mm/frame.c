@@ -46,10 +46,14 @@ static void range_cut(uint64_t start, uint64_t end) {
     }
 }
 
+/* A range may end inside of any before it. */
 static void range_trim_overlaps(void) {
-    for (unsigned i = 1; i < range_count; i++)
-        if (range[i].start < range[i - 1].end)
-            range[i].start = range[i - 1].end < range[i].end ? range[i - 1].end : range[i].end;
+    uint64_t end = 0; /* of all before */
+    for (unsigned i = 0; i < range_count; i++) {
+        if (range[i].start < end)
+            range[i].start = end < range[i].end ? end : range[i].end;
+        end = range[i].end > end ? range[i].end : end;
+    }
 }
 
 uint64_t frame_early_init(const struct boot_info *info, uint64_t kernel_end) {
