@@ -83,6 +83,8 @@ size_t console_output_room(void) {
 
 size_t console_input_waiting(void) { return (size_t)(console_record()->in_head - console_record()->in_tail); }
 
+uint64_t console_sent(void) { return sent; }
+
 void console_write(const void *user, size_t size) {
     uint64_t head = console_record()->out_head;
     const char *from = user;

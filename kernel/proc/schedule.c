@@ -10,6 +10,8 @@
 
 #define QUANTUM_NS 10000000ull
 #define SLICE_INTERVAL_NS 500000ull /* between slices of background work while a program runs */
+#define POWER_POLL_NS 10000000ull       /* the last byte leaves the UART without an interrupt */
+#define POWER_PATIENCE_NS 5000000000ull /* with a reader that takes nothing: the rest is in the record, and shown at the next start */
 enum { SLICE_BUDGET = 20, IDLE_BUDGET = 64 }; /* steps of the store: about a page each */
 
 const char durable_key;
@@ -25,6 +27,7 @@ static uint64_t idle_cycles; /* halted, since the start */
 static int power_pending;
 static enum power_kind power_kind;
 static uint64_t power_generation;
+static uint64_t power_sent, power_patience_ns; /* how much output has left, and until when some more has to */
 
 uint64_t schedule_idle_cycles(void) { return idle_cycles; }
 
@@ -128,12 +131,19 @@ void machine_power(enum power_kind kind) {
     power_pending = 1;
     power_kind = kind;
     power_generation = pager_epoch();
+    power_sent = UINT64_MAX; /* patience begins with the first look */
     pager_want_commit();
     thread_block(NULL, UINT64_MAX);
 }
 
-static void power_check(void) {
-    if (!power_pending || pager_durable() < power_generation || !proc_env.output_idle())
+static void power_check(uint64_t now) {
+    if (!power_pending || pager_durable() < power_generation)
+        return;
+    if (power_sent != console_sent()) {
+        power_sent = console_sent();
+        power_patience_ns = now + POWER_PATIENCE_NS;
+    }
+    if (!proc_env.output_idle() && now < power_patience_ns)
         return;
     if (power_kind == POWER_RESET)
         arch_reset();
@@ -173,12 +183,12 @@ static void schedule(void) {
             timer_arm(sleepers_ns < deadline_ns ? sleepers_ns : deadline_ns);
             return;
         }
-        power_check();
+        power_check(now);
         if (more || attention) {
             arch_idle_poll();
             continue;
         }
-        timer_arm(sleepers_ns);
+        timer_arm(power_pending ? now + POWER_POLL_NS : sleepers_ns);
         uint64_t start = arch_cycles();
         arch_idle();
         idle_cycles += arch_cycles() - start;
