@@ -57,7 +57,7 @@ def expected(ranges: list[Range]) -> list[int]:
         [(0, 0x80000, RAM), (0x20000, 0x1000, RAM), (0x30000, 0x1000, RAM)],  # two inside of one
         [(0, 0x80000, RAM), (0x20000, 0x1000, RAM), (0x70000, 0x20000, RAM)],
         [(0x20000, 0x8000, RAM), (0x20000, 0x8000, RAM), (0x20000, 0x4000, RAM)],
-        [(0, 0x80000, RAM), (0x20800, 0x100, RESERVED), (0x7f000, 0x8000, RESERVED)],
+        [(0, 0x80000, RAM), (0x20800, 0x100, RESERVED), (0x7F000, 0x8000, RESERVED)],
     ],
 )
 def test_maps(frames: pathlib.Path, ranges: list[Range]) -> None:

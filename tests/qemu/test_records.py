@@ -1,4 +1,4 @@
-"""Generations whose records make no sense are refused with the reason, and nothing is changed; what only looks odd runs."""
+"""Generations whose records make no sense are refused with the reason, nothing is changed; what only looks odd runs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,320 @@
+"""Programs that go to the limits: memory, arguments of system calls, the console's rings, the power switch. All exact.
+
+`call` in the guest makes any system call: a native module whose machine code loads the registers from an array.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import select
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+from revenant import genesis
+from revenant.format import SPACE_RECORDS, PageKey
+from revenant.machine import Machine
+from revenant.publish import publish_image
+from revenant.record import RECORD_THREAD_PAGE, ThreadRecord
+from revenant.script import wait_for_prompt
+from revenant.store import Store
+
+Start = Callable[..., Machine]
+
+ERR_INVAL, ERR_NOSYS, ERR_TIMEOUT = -1, -3, -5
+EXEC, HEAP, HEAP_END = genesis.EXEC_START, genesis.HEAP_START, genesis.HEAP_END
+UNTOUCHED = 0x50000000  # in the heap region, where MicroPython has no area yet
+USER_END = 1 << 47
+
+# push rbx; mov rbx, array; mov rax, rdi, rsi, rdx, r10 from it; syscall; mov [rbx], rax; pop rbx; mov eax, 1; ret
+RAW_CALL = """\
+import sys, uctypes, machine, revenant, time
+from array import array
+registers = array('Q', (0, 0, 0, 0, 0))
+code = bytes.fromhex('5348bb') + uctypes.addressof(registers).to_bytes(8, 'little')
+code += bytes.fromhex('488b03488b7b08488b7310488b53184c8b53200f054889035bb801000000c3')
+head = bytes((77, 6, sys.implementation._mpy >> 8 & 255, 31, 1, 0, 14)) + b'rawcall\\0'
+file = open('rawcall.mpy', 'wb')
+_ = file.write(head + bytes((len(code) >> 4 | 128, len(code) << 3 & 127 | 2)) + code + b'\\0')
+file.close()
+def call(*words):
+    for i in range(5): registers[i] = words[i] % 2 ** 64 if i < len(words) else 0
+    sys.modules.pop('rawcall', None)
+    import rawcall
+    return registers[0] - (registers[0] >> 63 << 64)
+"""
+
+
+def paste(machine: Machine, source: str) -> None:
+    """Type a program in paste mode and run it."""
+    machine.send(b"\x05")
+    machine.expect_exact(b"=== ")
+    for line in source.splitlines():
+        machine.send(line.encode() + b"\r")
+        machine.expect_exact(b"=== ")
+    machine.send(b"\x04")
+    machine.expect_exact(b">>> ")
+
+
+def at_prompt(machine: Machine) -> Machine:
+    """Waits for the prompt and gives the guest `call`."""
+    wait_for_prompt(machine)
+    paste(machine, RAW_CALL)
+    return machine
+
+
+def pause(seconds: float) -> None:
+    """Real time has to pass."""
+    select.select([], [], [], seconds)
+
+
+@pytest.fixture
+def large_image(build_files: genesis.BuildFiles, tmp_path: Path) -> Path:
+    """A fresh image of 512 MiB."""
+    path = tmp_path / "large.img"
+    genesis.create_image(path, build_files, 512 << 20)
+    return path
+
+
+def test_bad_pointers_in_every_call(machine: Start) -> None:
+    now = at_prompt(machine())
+    bad = [0, 1, 0x1000, EXEC - 1, 0xE00000, HEAP_END - 1, HEAP_END, USER_END - 1, USER_END]
+    bad += [1 << 63, 2**64 - 1, 2**64 - 4096]
+    sizes = [2, 4096, 65536, 2**63, 2**64 - 1]
+    now.command_at_prompt("buffer = uctypes.addressof(bytearray(4096))")
+    for number in (1, 7, 8):  # console_write, random, stats
+        cases = f"for a in {bad} for n in {sizes} if {number} != 7 or n == 2"
+        paste(now, f"found = {{call({number}, a, n) {cases}}}\n")
+        assert now.command_at_prompt("found") == "{-2}", number
+    assert now.command_at_prompt("call(7, buffer, 257)") == str(ERR_INVAL)
+    paste(now, f"found = {{call(10, a & -4096, n & -4096) for a in {bad} for n in {sizes} if n > 4096}}\n")
+    assert now.command_at_prompt("found") == "{-2}"
+    paste(now, f"found = {{call(11, a, buffer, n) for a in {bad} for n in (1, 4096, 65536)}}\n")
+    assert now.command_at_prompt("found") == "{-2}"
+    paste(now, f"found = {{call(11, {EXEC}, a, n) for a in {bad} for n in (2, 4096)}}\n")
+    assert now.command_at_prompt("found") == "{-2}"
+    for number in (1, 7, 8, 10, 11):  # nothing, anywhere
+        words = {10: "a & -4096, 0", 11: "a, a, 0"}.get(number, "a, 0")
+        paste(now, f"found = {{call({number}, {words}) for a in {bad}}}\n")
+        assert now.command_at_prompt("found") == "{0}", number
+    assert now.command_at_prompt("call(2, 5, 0)") == "0"
+    assert now.command_at_prompt("[call(n) for n in (13, 2**31, 2**63, 2**64 - 1)]") == str([ERR_NOSYS] * 4)
+    others = "[call(9, 2), call(4, 2), call(6, 2**40), call(10, 1, 4096)]"
+    assert now.command_at_prompt(others) == "[-1, -1, -1, -2]"
+    assert now.command_at_prompt("6 * 7") == "42"
+
+
+def test_deadlines(machine: Start) -> None:
+    now = at_prompt(machine())
+    others = "call(3, 0, 0), call(3, 0, 1), call(3, 2, 0), call(3, 2, 2**64 - 1)"
+    assert now.command_at_prompt(others) == "(-5, -5, 2, 2)"
+    paste(now, "def wait(ns):\n    before = call(4, 0)\n    return call(3, 0, before + ns), call(4, 0) - before\n")
+    for ns in (1, 1000, 1_000_000, 30_000_000, 300_000_000):
+        result, took = map(int, re.findall(r"-?\d+", now.command_at_prompt(f"wait({ns})")))
+        assert result == ERR_TIMEOUT and ns <= took < ns + 1_000_000_000
+    now.send(b"call(3, 0, 2**64 - 2)\r")
+    pause(0.3)
+    now.kill()  # it waits for ever, and still does
+    again = machine()
+    again.send(b"6 * 7\r")
+    with pytest.raises(pexpect.TIMEOUT):
+        again.expect_exact(b"42", 1)
+
+
+def test_discard_of_all_that_is_free(machine: Start) -> None:
+    now = at_prompt(machine())
+    size = HEAP_END - UNTOUCHED
+    paste(now, f"for a in range({UNTOUCHED}, {HEAP_END}, 64 << 20): machine.mem32[a] = a & 0xffffffff\n")
+    assert now.command_at_prompt(f"call(10, {UNTOUCHED}, {size})", 60) == "0"
+    assert now.command_at_prompt(f"any(machine.mem32[a] for a in range({UNTOUCHED}, {HEAP_END}, 64 << 20))") == "False"
+
+
+def thread_done_size(image: Path) -> int:
+    """How far the discard of the first thread has come, in the newest generation."""
+    with Store(image) as store:
+        wanted = PageKey(SPACE_RECORDS, RECORD_THREAD_PAGE)
+        pointer = next(pointer for key, pointer in store.pages(store.tree) if key == wanted)
+        return ThreadRecord.unpack(store.read(pointer, 0)).done_size
+
+
+def await_done_size(machine: Machine, image: Path, is_wanted: Callable[[int], bool]) -> int:
+    """Looks at one generation after the other; returns the first that is as wanted."""
+    end = time.monotonic() + 60
+    while not is_wanted(size := thread_done_size(image)):
+        assert machine.process.poll() is None and time.monotonic() < end, size
+    return size
+
+
+def test_discard_of_more_than_memory(machine: Start, large_image: Path) -> None:
+    """It has to wait for memory again and again, is cut in the middle, and does not begin anew."""
+    now = at_prompt(machine(large_image, memory_mib=48))
+    count = 2 * 48 * 256  # pages
+    paste(now, f"for i in range({count}): machine.mem32[{UNTOUCHED} + i * 4096] = i + 1\n")
+    now.send(f"call(10, {UNTOUCHED}, {count * 4096})\r".encode())
+    await_done_size(now, large_image, lambda size: size >= count * 4096 // 4)
+    now.kill()
+    before = thread_done_size(large_image)
+    assert before % 4096 == 0 and before < count * 4096
+    again = machine(large_image, memory_mib=48)
+    after = await_done_size(again, large_image, lambda size: size != before)
+    assert after > before or after == 0
+    again.expect_exact(b"0\r\n>>> ")
+    total = f"sum(machine.mem32[{UNTOUCHED} + i * 4096] for i in range({count}))"
+    assert again.command_at_prompt(total, 120) == "0"
+    assert again.command_at_prompt("revenant.commit() > 0") == "True"
+    assert thread_done_size(large_image) == 0
+
+
+def test_discard_of_pages_on_their_way(machine: Start, image: Path, serve: Callable[..., Any], tmp_path: Path) -> None:
+    """Where one page is touched, a slow far store sends its neighbours, too: they are waited for, and stay zero."""
+    now = at_prompt(machine())
+    count = 16 * 24  # pages: clusters of 16
+    paste(now, f"for i in range({count}): machine.mem32[{UNTOUCHED} + i * 4096] = i + 1\n")
+    paste(now, f"""def discard_all():
+    for a in range({UNTOUCHED}, {UNTOUCHED + count * 4096}, 16 * 4096):
+        machine.mem32[a]
+        call(10, a, 16 * 4096)
+""")
+    assert now.command_at_prompt("discard_all.__name__, revenant.commit() > 0").endswith("True)")
+    now.kill()
+    with Store(image) as store:
+        root = publish_image(store, tmp_path / "far.img", None)
+    near = tmp_path / "blank.img"
+    near.touch()
+    os.truncate(near, 64 << 20)
+    far = serve(tmp_path / "far.img", rate="20M")
+    again = machine(near, fars=[far.uri], trust=root.hash.hex())
+    wait_for_prompt(again)
+    again.command_at_prompt("discard_all()", 60)
+    total = f"sum(machine.mem32[{UNTOUCHED} + i * 4096] for i in range({count}))"
+    assert again.command_at_prompt(f"revenant.commit() > 0, {total}") == "(True, 0)"
+
+
+def test_heap_of_twice_the_memory(machine: Start, large_image: Path) -> None:
+    now = machine(large_image, memory_mib=48)
+    wait_for_prompt(now)
+    now.command_at_prompt("import gc; gc.disable()")  # each collection would read all of it again
+    paste(now, "blocks = []\nfor i in range(96): blocks.append(bytes([i]) * (1 << 20))\n")
+    now.command_at_prompt("import revenant; revenant.commit() > 0", 120)
+    question = "all(blocks[i][j] == i for i in range(96) for j in range(0, 1 << 20, 4096))"
+    assert now.command_at_prompt(question, 120) == "True"
+    now.kill()
+    again = machine(large_image, memory_mib=48)
+    wait_for_prompt(again)
+    assert again.command_at_prompt(question, 120) == "True"
+
+
+def test_every_page_below_a_node_of_its_own(machine: Start, large_image: Path) -> None:
+    """The nodes of this commit need as much memory as its pages: more than the commit's reserve."""
+    now = machine(large_image, memory_mib=48, interval_ms=0)
+    wait_for_prompt(now)
+    now.command_at_prompt("import machine")
+    where = "machine.mem32[0x10000000 + i * 0x80000]"
+    paste(now, f"for i in range(7600): {where} = i\n")
+    assert now.command_at_prompt(f"sum({where} == i for i in range(7600))", 60) == "7600"
+    now.kill()
+    again = machine(large_image, memory_mib=48)
+    wait_for_prompt(again)
+    assert again.command_at_prompt(f"sum({where} == i for i in range(7600))", 60) == "7600"
+
+
+LINE_COUNT = 6144  # six times the output ring
+LINES = b"".join(b"%063d\r\n" % i for i in range(LINE_COUNT))
+PRINTER = f"for i in range({LINE_COUNT}): print('%063d' % i)\r\r".encode()
+
+
+def read_slowly(machine: Machine, rng: random.Random, received: bytearray) -> None:
+    """Some bytes, and a pause now and then."""
+    before = len(received)
+    received += machine.console.read_nonblocking(rng.choice([64, 1000, 65536]), 20)
+    assert len(received) < 2 * len(LINES), received[-1000:]
+    if before // 20000 != len(received) // 20000:
+        pause(rng.uniform(0, 0.1))
+
+
+@pytest.mark.parametrize("relaxed", [False, True])
+def test_six_rings_for_a_slow_reader(machine: Start, rng: random.Random, relaxed: bool) -> None:
+    now = machine(relaxed=relaxed, interval_ms=10)
+    wait_for_prompt(now)
+    now.send(PRINTER)
+    pause(0.5)
+    received = bytearray()
+    while not received.endswith(LINES[-65:] + b">>> "):
+        read_slowly(now, rng, received)
+    assert received.partition(b"... \r\n")[2] == LINES + b">>> "
+    assert now.command_at_prompt("6 * 7") == "42"
+
+
+def test_relaxed_output_for_a_quick_reader(machine: Start) -> None:
+    """What a commit has frozen left long ago: its end releases nothing, and takes nothing back."""
+    now = machine(relaxed=True, interval_ms=1)
+    wait_for_prompt(now)
+    now.send(PRINTER)
+    assert now.expect_exact(LINES[-65:] + b">>> ").partition(b"... \r\n")[2] + LINES[-65:] == LINES
+
+
+TAKE = """\
+def take():
+    import sys, hashlib
+    n = work()
+    h = hashlib.sha256()
+    for i in range(200): h.update(sys.stdin.buffer.read(1000))
+    return n, h.digest().hex()
+"""
+
+
+def test_a_flood_of_input_while_it_computes(machine: Start, rng: random.Random) -> None:
+    now = machine()
+    wait_for_prompt(now)
+    flood = bytes(rng.choice(b"abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(200_000))
+    paste(now, "def work():\n    n = 1\n    for i in range(300000): n = (n * 5 + i) % 1000003\n    return n\n")
+    paste(now, TAKE)
+    n = 1
+    for i in range(300000):
+        n = (n * 5 + i) % 1000003
+    now.console_socket.settimeout(60)
+    now.send(b"take()\r" + flood)
+    now.expect_exact(f"({n}, '{hashlib.sha256(flood).hexdigest()}')".encode(), 60)
+    now.expect_exact(b">>> ")
+    assert now.command_at_prompt("6 * 7") == "42"
+
+
+LAST_WORDS = """\
+import revenant
+def last(n):
+    for i in range(n): print('%063d' % i)
+    revenant.power_off()
+"""
+
+
+def test_power_off_waits_for_the_last_byte(machine: Start, rng: random.Random) -> None:
+    now = machine()
+    wait_for_prompt(now)
+    paste(now, LAST_WORDS)
+    now.send(f"last({LINE_COUNT})\r".encode())
+    received = bytearray()
+    with pytest.raises((pexpect.EOF, OSError)):
+        while True:
+            read_slowly(now, rng, received)
+    assert received.partition(b"\r\n")[2] == LINES
+    assert now.wait() == 0
+
+
+def test_power_off_does_not_wait_for_ever(machine: Start) -> None:
+    """Nobody reads: it goes off, and shows the rest at the next start."""
+    now = machine()
+    wait_for_prompt(now)
+    paste(now, LAST_WORDS)
+    now.send(b"last(500)\r")
+    assert now.process.wait(60) == 0
+    seen = now.console.read_rest()
+    again = machine()
+    last_line = LINES[499 * 65 : 500 * 65]
+    seen += again.expect_exact(last_line) + last_line
+    assert set(LINES.split()[:500]) <= set(seen.split())
