@@ -1,5 +1,6 @@
 /*
- * kernel/main.c: wires everything together, once, and fills the tables of upward calls. Then programs run and this is over.
+ * kernel/main.c: wires everything together, once, and fills the tables of upward calls. Then programs run and this is
+ * over.
  *
  * Order: CPU, memory, devices, store, pager, programs. Boot is resume: there is nothing else to start.
  * Called by: the boot stubs in arch (boot/PROTOCOL.md), on the kernel stack, interrupts off.
@@ -65,7 +66,8 @@ static void io_done(struct block_request *request, int status) {
 }
 
 static void io_start(struct store_io *io) {
-    static const enum block_op op[] = {[STORE_READ] = BLOCK_READ, [STORE_WRITE] = BLOCK_WRITE, [STORE_FLUSH] = BLOCK_FLUSH};
+    static const enum block_op op[] = {
+        [STORE_READ] = BLOCK_READ, [STORE_WRITE] = BLOCK_WRITE, [STORE_FLUSH] = BLOCK_FLUSH};
     struct block_request *request = list_entry(list_pop(&requests_free), struct block_request, link);
     request->op = op[io->op];
     request->sector = io->sector;
@@ -226,6 +228,7 @@ _Noreturn void kernel_main(const struct boot_info *info) {
     disks_find();
     store_start(&options);
     programs_start(&options);
-    notice("generation %llu goes on after %llu us", (unsigned long long)store_generation(), (unsigned long long)clock_ns() / 1000);
+    notice("generation %llu goes on after %llu us", (unsigned long long)store_generation(),
+           (unsigned long long)clock_ns() / 1000);
     proc_run();
 }

@@ -1,7 +1,8 @@
 /*
  * kernel/lib/blake2b_wide.c: the BLAKE2b-128 hashes of four pages at once, one in each lane of 256-bit vectors.
  *
- * Promise: the same hashes as blake2b, for about 14,000 instructions a page instead of 46,000. Needs AVX2; keeps no state.
+ * Promise: the same hashes as blake2b, for about 14,000 instructions a page instead of 46,000. Needs AVX2; keeps no
+ * state.
  * Called by: main.c's hash_pages, between arch_vector_begin and arch_vector_end (the only file compiled with -mavx2).
  */
 #include "lib/lib.h"
@@ -18,14 +19,10 @@ static const uint64_t initial[8] = {
     0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,
 };
 
-#define ROTATE_BYTES(n) \
-    { (n) % 8, ((n) + 1) % 8, ((n) + 2) % 8, ((n) + 3) % 8, ((n) + 4) % 8, ((n) + 5) % 8, ((n) + 6) % 8, ((n) + 7) % 8, \
-      8 + (n) % 8, 8 + ((n) + 1) % 8, 8 + ((n) + 2) % 8, 8 + ((n) + 3) % 8, 8 + ((n) + 4) % 8, 8 + ((n) + 5) % 8, \
-      8 + ((n) + 6) % 8, 8 + ((n) + 7) % 8, \
-      16 + (n) % 8, 16 + ((n) + 1) % 8, 16 + ((n) + 2) % 8, 16 + ((n) + 3) % 8, 16 + ((n) + 4) % 8, 16 + ((n) + 5) % 8, \
-      16 + ((n) + 6) % 8, 16 + ((n) + 7) % 8, \
-      24 + (n) % 8, 24 + ((n) + 1) % 8, 24 + ((n) + 2) % 8, 24 + ((n) + 3) % 8, 24 + ((n) + 4) % 8, 24 + ((n) + 5) % 8, \
-      24 + ((n) + 6) % 8, 24 + ((n) + 7) % 8 }
+#define ROTATE_LANE(first, n) \
+    first + (n) % 8, first + ((n) + 1) % 8, first + ((n) + 2) % 8, first + ((n) + 3) % 8, \
+    first + ((n) + 4) % 8, first + ((n) + 5) % 8, first + ((n) + 6) % 8, first + ((n) + 7) % 8
+#define ROTATE_BYTES(n) { ROTATE_LANE(0, n), ROTATE_LANE(8, n), ROTATE_LANE(16, n), ROTATE_LANE(24, n) }
 
 static const lane_bytes by_24 = ROTATE_BYTES(3), by_16 = ROTATE_BYTES(2);
 static const lane_halves by_32 = {1, 0, 3, 2, 5, 4, 7, 6};
@@ -63,7 +60,8 @@ static const lane_halves by_32 = {1, 0, 3, 2, 5, 4, 7, 6};
 static void compress(lanes *h, const lanes *m, uint64_t offset, uint64_t last) {
     lanes v0 = h[0], v1 = h[1], v2 = h[2], v3 = h[3], v4 = h[4], v5 = h[5], v6 = h[6], v7 = h[7];
     lanes v8 = EVERY(initial[0]), v9 = EVERY(initial[1]), va = EVERY(initial[2]), vb = EVERY(initial[3]);
-    lanes vc = EVERY(initial[4] ^ offset), vd = EVERY(initial[5]), ve = EVERY(initial[6] ^ last), vf = EVERY(initial[7]);
+    lanes vc = EVERY(initial[4] ^ offset), vd = EVERY(initial[5]);
+    lanes ve = EVERY(initial[6] ^ last), vf = EVERY(initial[7]);
     ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3);
     ROUND(11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4);

@@ -25,7 +25,9 @@ static inline void list_insert_before(struct list_node *at, struct list_node *no
     at->prev = node;
 }
 static inline void list_append(struct list_node *list, struct list_node *node) { list_insert_before(list, node); }
-static inline void list_prepend(struct list_node *list, struct list_node *node) { list_insert_before(list->next, node); }
+static inline void list_prepend(struct list_node *list, struct list_node *node) {
+    list_insert_before(list->next, node);
+}
 static inline void list_remove(struct list_node *node) {
     node->prev->next = node->next;
     node->next->prev = node->prev;

@@ -43,7 +43,8 @@ static int name_is(const char *text, size_t length, const char *name) {
     return strlen(name) == length && strncmp(text, name, length) == 0;
 }
 
-static int parse_word(struct options *options, const char *name, size_t name_length, const char *value, size_t value_length) {
+static int parse_word(struct options *options, const char *name, size_t name_length, const char *value,
+                      size_t value_length) {
     uint64_t number = 0;
     int status = -E_INVAL;
     if (name_is(name, name_length, "trust")) {

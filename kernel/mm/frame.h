@@ -1,8 +1,8 @@
 /*
  * kernel/mm/frame.h: physical frames of 4096 bytes: who has each, and the free ones.
  *
- * Promise: allocation is O(1); nothing is initialised before its first use, so a start does not grow with memory. The last
- * frames (the reserve) go only to urgent callers: the commit path, which must never wait for memory, and records.
+ * Promise: allocation is O(1); nothing is initialised before its first use, so a start does not grow with memory. The
+ * last frames (the reserve) go only to urgent callers: the commit path, which must never wait for memory, and records.
  * Called by: mm, pager, main.c. Context: kernel, interrupts off.
  */
 #ifndef MM_FRAME_H
@@ -27,7 +27,8 @@ enum frame_kind {
 enum page_state { PAGE_CLEAN, PAGE_DIRTY };
 
 struct frame {
-    struct list_node link; /* FREE: free list. PAGE: dirty, frozen or clean list. RECORD: dirty or frozen list, or alone */
+    /* FREE: free list. PAGE: dirty, frozen or clean list. RECORD: dirty or frozen list, or alone */
+    struct list_node link;
     uint64_t space, page;  /* PAGE, RECORD: which page this is */
     uint64_t epoch;        /* PAGE, RECORD: the epoch in which it last became dirty */
     union {
@@ -50,7 +51,9 @@ void frame_free(struct frame *frame);
 void *frame_alloc_contiguous(unsigned page_count);           /* zeroed, for DMA queues, never freed; NULL: none */
 extern struct frame *frame_array;     /* by page frame number */
 static inline struct frame *frame_of(uint64_t physical) { return &frame_array[physical >> FRAME_SHIFT]; }
-static inline uint64_t frame_physical(const struct frame *frame) { return (uint64_t)(frame - frame_array) << FRAME_SHIFT; }
+static inline uint64_t frame_physical(const struct frame *frame) {
+    return (uint64_t)(frame - frame_array) << FRAME_SHIFT;
+}
 static inline void *frame_data(const struct frame *frame) { return phys_to_virt(frame_physical(frame)); }
 
 uint64_t frame_count_total(void);

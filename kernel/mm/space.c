@@ -1,5 +1,6 @@
 /*
- * kernel/mm/space.c: page tables of programs. See space.h for the promise; Intel SDM vol. 3 §4.6 (access rights), §4.10 (caches).
+ * kernel/mm/space.c: page tables of programs. See space.h for the promise; Intel SDM vol. 3 §4.6 (access rights), §4.10
+ * (caches).
  */
 #include "mm/space.h"
 

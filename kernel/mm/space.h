@@ -1,9 +1,11 @@
 /*
- * kernel/mm/space.h: the address space of a program: its regions and page tables, and the O(1) write protection of all of it.
+ * kernel/mm/space.h: the address space of a program: its regions and page tables, and the O(1) write protection of all
+ * of it.
  *
- * Promise (x86: the right to write is the AND of all levels): a leaf's write bit counts only while every entry above it has its own. An
- * entry above a leaf has the write bit only if something below it was written in this epoch. space_protect takes
- * the bits of the top level; space_allow_write pushes the protection down along one path before it gives the bit back.
+ * Promise (x86: the right to write is the AND of all levels): a leaf's write bit counts only while every entry above it
+ * has its own. An entry above a leaf has the write bit only if something below it was written in this epoch.
+ * space_protect takes the bits of the top level; space_allow_write pushes the protection down along one path before it
+ * gives the bit back.
  * Called by: pager, proc. Context: kernel, interrupts off.
  */
 #ifndef MM_SPACE_H

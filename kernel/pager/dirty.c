@@ -1,8 +1,8 @@
 /*
  * kernel/pager/dirty.c: what happens at the first write to a page in an epoch. States: pager.h.
  *
- * Promise: when page_own or page_make_writable says PAGER_DONE, the page is on the dirty list of this epoch, and the frozen version, if
- * its block is not on the disk yet, is untouched.
+ * Promise: when page_own or page_make_writable says PAGER_DONE, the page is on the dirty list of this epoch, and the
+ * frozen version, if its block is not on the disk yet, is untouched.
  * Called by: fault.c, record.c. Context: kernel, interrupts off; the fast path of every program.
  */
 #include "lib/lib.h"
@@ -21,7 +21,8 @@ void page_mark_dirty(struct frame *frame) {
         pager.hooks->attention();
 }
 
-/* Gives the page a new frame with the contents of the old one (or zeros); the old one, if it was the page's own, stays frozen. */
+/* Gives the page a new frame with the contents of the old one (or zeros); the old one, if it was the page's own,
+ * stays frozen. */
 static struct frame *page_copy(uint64_t *entry, struct frame *old, struct page_key page, const void **key) {
     struct frame *copy = page_frame_alloc(key);
     if (copy == NULL)

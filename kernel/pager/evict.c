@@ -1,6 +1,6 @@
 /*
- * kernel/pager/evict.c: frames for pages when memory is short: clean pages go (second chance by the accessed bit), then clean
- * nodes of the store; when all is dirty, a snapshot makes it clean and the program waits.
+ * kernel/pager/evict.c: frames for pages when memory is short: clean pages go (second chance by the accessed bit), then
+ * clean nodes of the store; when all is dirty, a snapshot makes it clean and the program waits.
  *
  * Called by: dirty.c, fault.c, record.c; main.c for the store. Context: kernel, interrupts off.
  */

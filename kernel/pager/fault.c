@@ -1,8 +1,8 @@
 /*
  * kernel/pager/fault.c: page faults of programs, and the same work done ahead for system calls.
  *
- * Promise: PAGER_DONE only when the access will succeed; PAGER_BAD has no effect. The way in is one: absent pages come from
- * the tree through pagein.c, wherever their blocks are.
+ * Promise: PAGER_DONE only when the access will succeed; PAGER_BAD has no effect. The way in is one: absent pages come
+ * from the tree through pagein.c, wherever their blocks are.
  * Called by: proc. Context: kernel, interrupts off.
  */
 #include "lib/error.h"
@@ -30,7 +30,8 @@ void page_map(struct space *space, uint64_t address, uint64_t *entry, struct fra
 }
 
 /* The tree's pointer of a page. PAGER_WAIT: *key is woken when it is worth asking again. */
-static enum pager_result page_lookup(struct space *space, uint64_t address, struct block_ptr_disk *pointer, const void **key) {
+static enum pager_result page_lookup(struct space *space, uint64_t address, struct block_ptr_disk *pointer,
+                                     const void **key) {
     int status = store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, pointer, key);
     if (status == -E_NOMEM && page_memory_make())
         status = store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, pointer, key);
@@ -148,7 +149,8 @@ enum pager_result pager_user_prepare(uint64_t address, size_t size, int write, c
     return PAGER_DONE;
 }
 
-/* What the tree has and RAM has not gets a dirty page of zeros; where the tree has nothing, nothing is needed, not even tables. */
+/* What the tree has and RAM has not gets a dirty page of zeros; where the tree has nothing, nothing is needed, not
+ * even tables. */
 static enum pager_result page_discard_absent(struct space *space, uint64_t address, const void **key) {
     struct block_ptr_disk pointer;
     *key = pagein_key(space, address); /* else it would arrive later, and be mapped when the zeros have been evicted */

@@ -16,7 +16,8 @@ struct pager_state {
     struct frame *zero_frame;
     struct list_node dirty, frozen, clean;
     uint64_t dirty_count, resident_count;
-    uint64_t prepared_start, prepared_end; /* page indexes of the current space that a system call is using: not dropped */
+    /* page indexes of the current space that a system call is using: not dropped */
+    uint64_t prepared_start, prepared_end;
     uint64_t copied_count, fault_count, commit_count, commit_page_count;
     uint64_t freeze_cycles_last, freeze_cycles_max;
     uint64_t write_fault_cycles, write_fault_count, write_fault_cycles_max;
@@ -29,7 +30,8 @@ extern const char pager_memory_key; /* its address: who waits for a free frame *
 /* dirty.c */
 void page_mark_dirty(struct frame *frame);                  /* clean or new -> dirty, on the list */
 int page_is_frozen(const struct frame *frame);
-/* The mapped page of `entry` gets a frame of its own, dirty in this epoch; the kernel may write it through the direct map. */
+/* The mapped page of `entry` gets a frame of its own, dirty in this epoch; the kernel may write it through the
+ * direct map. */
 enum pager_result page_own(struct space *space, uint64_t address, uint64_t *entry, const void **key);
 /* The same, and ring 3 may write. */
 enum pager_result page_make_writable(struct space *space, uint64_t address, uint64_t *entry, const void **key);
@@ -37,14 +39,17 @@ enum pager_result page_make_writable(struct space *space, uint64_t address, uint
 /* evict.c */
 struct frame *page_frame_alloc(const void **key);           /* NULL: wait for *key */
 int page_memory_make(void);                                 /* 1: something was dropped, try again */
-void page_memory_wait(const void **key);                    /* nothing can be dropped now: *key is woken when that changes */
+/* nothing can be dropped now: *key is woken when that changes */
+void page_memory_wait(const void **key);
 
 /* pagein.c */
 void pagein_init(void);
-enum pager_result pagein_start(struct space *space, uint64_t address, const struct block_ptr_disk *pointer, const void **key);
+enum pager_result pagein_start(struct space *space, uint64_t address, const struct block_ptr_disk *pointer,
+                               const void **key);
 /* A node on the way to the page cannot be had now: *key is woken when it is time to look again. */
 void pagein_wait_for_node(const struct space *space, uint64_t address, int status, const void **key);
-const void *pagein_key(const struct space *space, uint64_t address); /* what to wait for when it is being loaded, else NULL */
+/* what to wait for when it is being loaded, else NULL */
+const void *pagein_key(const struct space *space, uint64_t address);
 void pagein_retry(void);                                    /* starts again what is due */
 uint64_t pagein_deadline_ns(void);
 

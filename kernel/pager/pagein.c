@@ -1,9 +1,11 @@
 /*
  * kernel/pager/pagein.c: pages on their way from a store to RAM: state "loading" of pager.h.
  *
- * Promise: a page is mapped only after the store has verified it; it is fetched once, however many threads want it. When no store
- * has it, only the threads that touch it wait, the console is told once, and it is tried again until it comes.
- * Where a wanted page's home is a far store, its neighbours are asked for at the same time: a round trip costs more than they do.
+ * Promise: a page is mapped only after the store has verified it; it is fetched once, however many threads want it.
+ * When no store has it, only the threads that touch it wait, the console is told once, and it is tried again until it
+ * comes.
+ * Where a wanted page's home is a far store, its neighbours are asked for at the same time: a round trip costs more
+ * than they do.
  * Called by: fault.c, snapshot.c (retries). Context: kernel, interrupts off; completions in interrupts.
  */
 #include "lib/error.h"
@@ -111,16 +113,19 @@ static void pagein_ahead(struct space *space, uint64_t address) {
     const void *key;
     struct block_ptr_disk pointer;
     const uint64_t *entry = space_entry(space, address, 0);
-    if (space_region(space, address) == NULL || entry == NULL || *entry & PTE_PRESENT || pagein_key(space, address) != NULL)
+    if (space_region(space, address) == NULL || entry == NULL || *entry & PTE_PRESENT ||
+        pagein_key(space, address) != NULL)
         return;
-    if (store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, &pointer, &key) != 0 || ptr_store(&pointer) == 0)
+    if (store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, &pointer, &key) != 0 ||
+        ptr_store(&pointer) == 0)
         return;
     struct frame *frame = frame_alloc(FRAME_PAGE, 0);
     if (frame != NULL)
         pagein_begin(space, address, frame, &pointer, 1);
 }
 
-enum pager_result pagein_start(struct space *space, uint64_t address, const struct block_ptr_disk *pointer, const void **key) {
+enum pager_result pagein_start(struct space *space, uint64_t address, const struct block_ptr_disk *pointer,
+                               const void **key) {
     *key = &unused;
     if (list_empty(&unused))
         return PAGER_WAIT;

@@ -9,12 +9,13 @@
  *   zero       -       zero frame   -       the tree has nothing: all such pages share one frame, read-only
  *   clean      yes     read-only    clean   same as the tree; may be dropped
  *   dirty      yes     writable     dirty   written in this epoch
- *   frozen     yes     read-only    frozen  written in the epoch that is being committed; its block is not yet on the disk
- *   detached   yes     no           frozen  a frozen page whose space has a newer copy; freed when its block is on the disk
+ *   frozen     yes     read-only    frozen  written in the epoch that is being committed; not yet on the disk
+ *   detached   yes     no           frozen  frozen, and its space has a newer copy; freed when on the disk
  *
- * A write takes zero, clean -> dirty (in place, zero by a new frame); frozen -> detached, and a copy is dirty. When its block is written,
- * frozen -> clean. A freeze takes all dirty -> frozen in O(1): the list is handed over and the epoch raised; "dirty" with an older
- * epoch than the machine's is frozen. No freeze starts before the commit before it has ended.
+ * A write takes zero, clean -> dirty (in place, zero by a new frame); frozen -> detached, and a copy is dirty. When its
+ * block is written, frozen -> clean. A freeze takes all dirty -> frozen in O(1): the list is handed over and the epoch
+ * raised; "dirty" with an older epoch than the machine's is frozen. No freeze starts before the commit before it has
+ * ended.
  *
  * Called by: proc, main.c. Context: kernel, interrupts off. Upward calls through struct pager_hooks.
  */
@@ -45,11 +46,14 @@ void pager_init(const struct pager_hooks *hooks, const struct pager_options *opt
 
 enum pager_result { PAGER_DONE = 0, PAGER_WAIT = 1, PAGER_BAD = 2, PAGER_MORE = 3 };
 
-/* Resolves a fault of the current space. PAGER_WAIT: *key is what hooks->wake will name. PAGER_BAD: the program may not do that. */
+/* Resolves a fault of the current space. PAGER_WAIT: *key is what hooks->wake will name. PAGER_BAD: the program may
+ * not do that. */
 enum pager_result pager_fault(uint64_t address, uint64_t error_code, const void **key);
-/* Makes a range of the current space resident (and dirty, for write), so that the kernel may touch it until it returns to ring 3. */
+/* Makes a range of the current space resident (and dirty, for write), so that the kernel may touch it until it
+ * returns to ring 3. */
 enum pager_result pager_user_prepare(uint64_t address, size_t size, int write, const void **key);
-/* Whole pages become zero, a piece in each call: *done_size says how far it has come (0 at first). PAGER_MORE: call again. */
+/* Whole pages become zero, a piece in each call: *done_size says how far it has come (0 at first). PAGER_MORE: call
+ * again. */
 enum pager_result pager_user_discard(uint64_t address, size_t size, uint64_t *done_size, const void **key);
 /* Copies from a prepared range into pages of an exec region, which ring 3 cannot write. */
 enum pager_result pager_user_exec_write(uint64_t address, const void *from, size_t size, const void **key);

@@ -1,8 +1,8 @@
 /*
  * kernel/pager/record.c: the pages of space 0, which the kernel reads and writes through the direct map.
  *
- * Promise: a page that was loaded stays in RAM; pager_record_write marks before it gives the address, since no page fault guards the
- * direct map. Called by: proc. Context: kernel, interrupts off.
+ * Promise: a page that was loaded stays in RAM; pager_record_write marks before it gives the address, since no page
+ * fault guards the direct map. Called by: proc. Context: kernel, interrupts off.
  */
 #include "abi/record.h"
 #include "lib/error.h"

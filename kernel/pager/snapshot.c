@@ -1,9 +1,9 @@
 /*
  * kernel/pager/snapshot.c: freeze and commit: from dirty pages to a durable generation.
  *
- * Invariants: one commit at a time; generation g holds exactly what was written before the freeze of epoch g; nothing that waits on
- * memory is needed to finish a commit; nothing dirty and nothing asked for: nothing written.
- * The pause is freeze(): its cost depends on neither mapped nor dirty pages nor spaces.
+ * Invariants: one commit at a time; generation g holds exactly what was written before the freeze of epoch g; nothing
+ * that waits on memory is needed to finish a commit; nothing dirty and nothing asked for: nothing written. The pause is
+ * freeze(): its cost depends on neither mapped nor dirty pages nor spaces.
  * Called by: proc (pager_work before each return to ring 3 and when idle). Context: kernel, interrupts off.
  */
 #include "abi/syscall.h"
@@ -73,7 +73,8 @@ static void frozen_written(struct store_commit *c, struct store_commit_page *pag
 
 static void commit_done(struct store_commit *c, int status) {
     if (status != 0)
-        panic("near store: generation %llu cannot be written (error %d); it goes on from generation %llu at the next start",
+        panic("near store: generation %llu cannot be written (error %d); "
+              "it goes on from generation %llu at the next start",
               (unsigned long long)c->generation, -status, (unsigned long long)pager.durable);
     pager.commit_count++;
     pager.commit_ns_last = pager.hooks->now_ns() - freeze_ns;
@@ -95,7 +96,8 @@ static void commit_start(void) {
     }
     check(status == -E_NOSPACE);
     if (retry_ns == 0)
-        notice("near store is full: nothing is lost, but programs wait; stop the machine and let `revenant grow` enlarge it");
+        notice("near store is full: nothing is lost, but programs wait; "
+               "stop the machine and let `revenant grow` enlarge it");
     retry_ns = pager.hooks->now_ns() + FULL_RETRY_NS;
 }
 
@@ -124,8 +126,8 @@ static void freeze(void) {
 /* A root that records localised copies; no freeze, no new generation. */
 static void commit_copies(void) {
     freeze_ns = pager.hooks->now_ns();
-    commit = (struct store_commit){.generation = store_generation(), .wall_ns = pager.hooks->wall_ns(), .mono_ns = store_mono_ns(),
-                                   .record_version = RECORD_VERSION,
+    commit = (struct store_commit){.generation = store_generation(), .wall_ns = pager.hooks->wall_ns(),
+                                   .mono_ns = store_mono_ns(), .record_version = RECORD_VERSION,
                                    .next = frozen_next, .written = frozen_written, .done = commit_done};
     commit_start();
     frozen_waiting = 0;

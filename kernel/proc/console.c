@@ -2,11 +2,13 @@
  * kernel/proc/console.c: the console's two rings in space 0, and external synchrony.
  *
  * Invariant: no byte leaves the machine before the generation in which it was written is durable (unless relaxed):
- *     out_tail <= sent <= released <= out_head, and released is the out_head of a durable generation; it never steps back.
- * `sent` counts what the UART was given; UART_HELD_MAX of that may still be inside it and go with the power. out_tail (in the record) is
- * what had certainly left at the last freeze. After a power cut the bytes from out_tail on are sent (again), and before them the line in
- * which out_tail is, so that a person sees the prompt: what was saved is always seen; the last few bytes may be seen twice, never lost.
- * A ring slot is used again only when it can no longer be asked for: REPEAT_SIZE_MAX bytes behind `sent`.
+ *     out_tail <= sent <= released <= out_head, and released is the out_head of a durable generation.
+ * `released` never steps back.
+ * `sent` counts what the UART was given; UART_HELD_MAX of that may still be inside it and go with the power. out_tail
+ * (in the record) is what had certainly left at the last freeze. After a power cut the bytes from out_tail on are sent
+ * (again), and before them the line in which out_tail is, so that a person sees the prompt: what was saved is always
+ * seen; the last few bytes may be seen twice, never lost. A ring slot is used again only when it can no longer be asked
+ * for: REPEAT_SIZE_MAX bytes behind `sent`.
  * Called by: syscall.c, pager's hooks, the console driver (interrupts). Context: kernel, interrupts off.
  */
 #include "lib/error.h"
@@ -27,8 +29,12 @@ static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 /* The longest piece of a ring from a counter on that lies in one page. */
 static size_t ring_piece(uint64_t counter, size_t size) { return smaller(size, PAGE_SIZE - counter % PAGE_SIZE); }
-static uint32_t out_page(uint64_t counter) { return RECORD_CONSOLE_OUT_PAGE + (uint32_t)(counter % OUT_SIZE / PAGE_SIZE); }
-static uint32_t in_page(uint64_t counter) { return RECORD_CONSOLE_IN_PAGE + (uint32_t)(counter % IN_SIZE / PAGE_SIZE); }
+static uint32_t out_page(uint64_t counter) {
+    return RECORD_CONSOLE_OUT_PAGE + (uint32_t)(counter % OUT_SIZE / PAGE_SIZE);
+}
+static uint32_t in_page(uint64_t counter) {
+    return RECORD_CONSOLE_IN_PAGE + (uint32_t)(counter % IN_SIZE / PAGE_SIZE);
+}
 
 /* Where the line begins that holds byte `end`; at most LINE_SIZE_MAX back. */
 static uint64_t line_start(uint64_t end) {
@@ -46,7 +52,8 @@ static int ring_is_sane(uint64_t head, uint64_t tail, uint64_t size) { return ta
 
 int console_resume(void) {
     const struct console_record *record = console_record();
-    if (!ring_is_sane(record->out_head, record->out_tail, OUT_SIZE) || !ring_is_sane(record->in_head, record->in_tail, IN_SIZE)) {
+    if (!ring_is_sane(record->out_head, record->out_tail, OUT_SIZE) ||
+        !ring_is_sane(record->in_head, record->in_tail, IN_SIZE)) {
         notice("the console's record counts more bytes than its rings hold");
         return -E_CORRUPT;
     }

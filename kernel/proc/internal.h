@@ -46,7 +46,8 @@ uint64_t schedule_idle_cycles(void);
 void thread_add(uint32_t slot, uint32_t process, struct space *space);
 void thread_block(const void *key, uint64_t deadline_ns); /* the current thread, as its registers are now */
 void thread_end(enum thread_state record_state);          /* the current thread */
-void machine_power(enum power_kind kind);                 /* commits, lets output out (to a reader that takes it), then switches off */
+/* commits, lets output out (to a reader that takes it), then switches off */
+void machine_power(enum power_kind kind);
 
 /* console.c */
 extern const char console_event_key; /* woken at input, and when a full output ring has room again */

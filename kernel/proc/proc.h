@@ -1,8 +1,10 @@
 /*
  * kernel/proc/proc.h: programs: resume, scheduling, system calls, held console output.
  *
- * Promise: after proc_resume, every thread of the generation goes on from its saved registers; a thread that waited makes its call again.
- * Called by: main.c, which puts these functions into the tables of arch, pager and console. Context: kernel, interrupts off.
+ * Promise: after proc_resume, every thread of the generation goes on from its saved registers; a thread that waited
+ * makes its call again.
+ * Called by: main.c, which puts these functions into the tables of arch, pager and console. Context: kernel, interrupts
+ * off.
  */
 #ifndef PROC_PROC_H
 #define PROC_PROC_H

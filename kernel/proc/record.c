@@ -1,7 +1,8 @@
 /*
  * kernel/proc/record.c: typed access to the pages of space 0 (abi/record.h).
  *
- * Promise: what a *_write function returns is dirty in this epoch, and must be fetched again after the next return to ring 3.
+ * Promise: what a *_write function returns is dirty in this epoch, and must be fetched again after the next return to
+ * ring 3.
  * Called by: this room. Context: kernel, interrupts off.
  */
 #include "lib/error.h"

@@ -1,7 +1,8 @@
 /*
  * kernel/proc/resume.c: from records to running threads. There is no other way to start a program in this kernel.
  *
- * Promise: a generation with records that this kernel does not know, or that make no sense, is refused with a notice and nothing is changed.
+ * Promise: a generation with records that this kernel does not know, or that make no sense, is refused with a notice
+ * and nothing is changed.
  * Called by: main.c, once, after pager_init. May wait for the disk (proc_env.poll).
  */
 #include "lib/error.h"
@@ -20,7 +21,8 @@ static int machine_check(const struct machine_record *machine) {
         return -E_CORRUPT;
     }
     if (machine->version != RECORD_VERSION) {
-        notice("records have version %u, this kernel knows %u: start it with the kernel that it came with", machine->version, RECORD_VERSION);
+        notice("records have version %u, this kernel knows %u: start it with the kernel that it came with",
+               machine->version, RECORD_VERSION);
         return -E_VERSION;
     }
     if (machine->process_slots > PROCESS_COUNT_MAX || machine->thread_slots > THREAD_COUNT_MAX) {
@@ -50,7 +52,8 @@ static int process_resume(uint32_t slot) {
     if (record->state != PROCESS_RUNNING)
         return 0;
     if (!space_is_sane(record->space, slot)) {
-        notice("process %u: there is no space %llu, or another process has it", record->id, (unsigned long long)record->space);
+        notice("process %u: there is no space %llu, or another process has it", record->id,
+               (unsigned long long)record->space);
         return -E_CORRUPT;
     }
     if (record->region_count > REGION_COUNT_MAX)
@@ -104,7 +107,8 @@ int proc_resume(const struct proc_env *env) {
     if (status == 0)
         status = console_resume();
     if (status != 0) {
-        notice("the records of generation %llu make no sense (error %d)", (unsigned long long)store_generation(), -status);
+        notice("the records of generation %llu make no sense (error %d)", (unsigned long long)store_generation(),
+               -status);
         return status;
     }
     status = space_test_make(proc_env.test_spaces);

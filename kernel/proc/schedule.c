@@ -1,8 +1,9 @@
 /*
  * kernel/proc/schedule.c: which thread runs, what is done between, and when the CPU sleeps.
  *
- * Promise: ready threads take turns of QUANTUM_NS; a thread that waits is its registers plus a key; an idle machine halts the CPU. The
- * loaded thread's registers are put into its record only when another is loaded or at a freeze, so that idling dirties nothing.
+ * Promise: ready threads take turns of QUANTUM_NS; a thread that waits is its registers plus a key; an idle machine
+ * halts the CPU. The loaded thread's registers are put into its record only when another is loaded or at a freeze, so
+ * that idling dirties nothing.
  * Called by: arch (before each return to ring 3), syscall.c, pager's hooks. Context: kernel, interrupts off.
  */
 #include "lib/lib.h"
@@ -10,8 +11,9 @@
 
 #define QUANTUM_NS 10000000ull
 #define SLICE_INTERVAL_NS 500000ull /* between slices of background work while a program runs */
-#define POWER_POLL_NS 10000000ull       /* the last byte leaves the UART without an interrupt */
-#define POWER_PATIENCE_NS 5000000000ull /* with a reader that takes nothing: the rest is in the record, and shown at the next start */
+#define POWER_POLL_NS 10000000ull /* the last byte leaves the UART without an interrupt */
+/* With a reader that takes nothing: the rest is in the record, and shown at the next start. */
+#define POWER_PATIENCE_NS 5000000000ull
 enum { SLICE_BUDGET = 20, IDLE_BUDGET = 64 }; /* steps of the store: about a page each */
 
 const char durable_key;

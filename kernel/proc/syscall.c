@@ -1,8 +1,8 @@
 /*
  * kernel/proc/syscall.c: the system calls of SYSCALLS.md, page faults and exceptions of programs.
  *
- * Promise: a call completes, or leaves the thread poised to make it again (call_again); user pointers are claims until pager_user_prepare
- * has said PAGER_DONE. Called by: arch, from ring 3. Context: kernel, interrupts off.
+ * Promise: a call completes, or leaves the thread poised to make it again (call_again); user pointers are claims until
+ * pager_user_prepare has said PAGER_DONE. Called by: arch, from ring 3. Context: kernel, interrupts off.
  */
 #include "lib/error.h"
 #include "lib/lib.h"
@@ -220,8 +220,8 @@ void proc_syscall(void) {
 
 static void program_stopped(const char *what, unsigned vector, uint64_t address, uint64_t error_code) {
     struct process_record *process = process_record_write(thread_current()->process);
-    notice("process %u (%.63s) stopped: %s (vector %u, address 0x%llx, error 0x%llx)", process->id, process->name, what, vector,
-           (unsigned long long)address, (unsigned long long)error_code);
+    notice("process %u (%.63s) stopped: %s (vector %u, address 0x%llx, error 0x%llx)", process->id, process->name, what,
+           vector, (unsigned long long)address, (unsigned long long)error_code);
     arch_dump_registers(arch_user_registers());
     process->state = PROCESS_ENDED;
     process->exit_status = -1;

@@ -129,7 +129,8 @@ static int gather(void) {
         struct pending *pending = &commit.group[commit.group_count];
         if (!commit.request->next(commit.request, &pending->page))
             break;
-        check(commit.page_count + commit.group_count < commit.request->page_count && pending->page.key.space != SPACE_SHARES);
+        check(commit.page_count + commit.group_count < commit.request->page_count &&
+              pending->page.key.space != SPACE_SHARES);
         pending->block = 0;
         pending->is_zero = page_is_zero(pending->page.data);
         if (!pending->is_zero)

@@ -1,8 +1,9 @@
 /*
  * kernel/store/store.h: the persistent tree of pages: open, look up, read verified, commit. Formats: FORMAT.md.
  *
- * Promise: the invariants of FORMAT.md. Knows neither hardware nor page tables: all that it needs comes through struct store_env, so it
- * also builds on the host. Nothing here sleeps; what must wait says -E_AGAIN and calls env->wake later.
+ * Promise: the invariants of FORMAT.md. Knows neither hardware nor page tables: all that it needs comes through struct
+ * store_env, so it also builds on the host. Nothing here sleeps; what must wait says -E_AGAIN and calls env->wake
+ * later.
  * Called by: pager (all of it), main.c (store_open), tests/host.
  */
 #ifndef STORE_H
@@ -33,7 +34,8 @@ struct store_io {
 struct store_env {
     int (*submit)(struct store_io *io);          /* 0 or -E_INVAL/-E_IO; done comes later or at once */
     void (*poll)(void);                          /* lets completions run; used only while opening */
-    void *(*page_alloc)(int urgent);             /* 4096 bytes, aligned, contents undefined; NULL: none. urgent: a commit needs it */
+    /* 4096 bytes, aligned, contents undefined; NULL: none. urgent: a commit needs it */
+    void *(*page_alloc)(int urgent);
     void (*page_free)(void *page);
     void (*wake)(const void *key);               /* what -E_AGAIN on key waited for has happened (success or not) */
     uint64_t (*now_ns)(void);                    /* monotonic, for deadlines and retries */
@@ -53,10 +55,10 @@ struct store_options {
 };
 
 /*
- * Finds near's newest valid root; or, where near is blank and the root of disk 1 has the trusted hash, formats near and adopts it
- * (its first root is durable when this returns). Uses env->poll; the only function that waits.
- * -E_FOREIGN near is not ours, or far is not the trusted one; -E_VERSION; -E_CORRUPT no valid root; -E_NOENT near blank and nothing
- * to adopt; -E_IO. Nothing is written in any of these cases. Says why through env->notice.
+ * Finds near's newest valid root; or, where near is blank and the root of disk 1 has the trusted hash, formats near and
+ * adopts it (its first root is durable when this returns). Uses env->poll; the only function that waits. -E_FOREIGN
+ * near is not ours, or far is not the trusted one; -E_VERSION; -E_CORRUPT no valid root; -E_NOENT near blank and
+ * nothing to adopt; -E_IO. Nothing is written in any of these cases. Says why through env->notice.
  */
 int store_open(const struct store_env *env, const struct store_options *options);
 uint64_t store_generation(void);                 /* of the newest durable root */
@@ -68,14 +70,16 @@ struct page_key {
     uint64_t page;
 };
 
-/* The pointer of a page in the newest tree (that of a running commit included). 0: *pointer set (not present: zeros). -E_AGAIN: a node
- * is being read, *key_out is what wake will name. -E_IO, -E_CORRUPT: a node cannot be had now; a later call tries again. */
+/* The pointer of a page in the newest tree (that of a running commit included). 0: *pointer set (not present: zeros).
+ * -E_AGAIN: a node is being read, *key_out is what wake will name. -E_IO, -E_CORRUPT: a node cannot be had now; a later
+ * call tries again. */
 int store_lookup(struct page_key key, struct block_ptr_disk *pointer, const void **key_out);
 
 struct store_fetch {
     struct block_ptr_disk pointer;
     void *page;                                  /* 4096 bytes; the store's until done */
-    void (*done)(struct store_fetch *fetch, int status); /* 0: verified. -E_IO: no store has it now. -E_CORRUPT: all copies bad */
+    /* 0: verified. -E_IO: no store has it now. -E_CORRUPT: all copies bad */
+    void (*done)(struct store_fetch *fetch, int status);
     void *owner;
     struct list_node link;
     unsigned attempt;
@@ -90,27 +94,31 @@ struct store_commit_page {
 };
 
 struct store_commit {
-    uint64_t generation;                         /* store_generation() + 1, or equal to it for a root without new pages */
+    /* store_generation() + 1, or equal to it for a root without new pages */
+    uint64_t generation;
     uint64_t wall_ns, mono_ns;
     uint64_t page_count;                         /* how many next() will give */
     uint32_t record_version;
     int (*next)(struct store_commit *commit, struct store_commit_page *page); /* 1: page set; 0: no more */
-    void (*written)(struct store_commit *commit, struct store_commit_page *page); /* its block is on the disk (not yet flushed) */
-    void (*done)(struct store_commit *commit, int status); /* 0: durable. Else the near store failed: the state in memory
-                                                            is kept and the same epoch can never be lost silently */
+    /* its block is on the disk (not yet flushed) */
+    void (*written)(struct store_commit *commit, struct store_commit_page *page);
+    /* 0: durable. Else the near store failed: the state in memory is kept, the epoch cannot be lost silently */
+    void (*done)(struct store_commit *commit, int status);
     void *owner;
 };
 
 /* -E_NOSPACE: not enough free blocks even in the worst case: nothing was changed. -E_BUSY: one is running. */
 int store_commit_start(struct store_commit *commit);
-/* Does CPU work for up to `budget` pages or nodes of the running commit and of localising; 1: there is more to do right now, 0: it waits
- * for completions or has nothing to do. */
+/* Does CPU work for up to `budget` pages or nodes of the running commit and of localising; 1: there is more to do right
+ * now, 0: it waits for completions or has nothing to do. */
 int store_work(unsigned budget);
 uint64_t store_deadline_ns(void);            /* store_work wants to be called then at the latest; UINT64_MAX: no need */
 int store_commit_running(void);
-int store_has_unsaved_copies(void);              /* localised since the last root: worth a root without pages, when idle */
+/* localised since the last root: worth a root without pages, when idle */
+int store_has_unsaved_copies(void);
 
-/* Changes to the tree that have no page data; take effect in the next commit started after the call. -E_LIMIT, -E_AGAIN as above. */
+/* Changes to the tree that have no page data; take effect in the next commit started after the call. -E_LIMIT,
+ * -E_AGAIN as above. */
 int store_space_clone(uint64_t from, uint64_t to, const void **key_out);
 int store_space_drop(uint64_t space);
 

@@ -1,8 +1,8 @@
 /*
  * kernel/arch/x86_64/vector.c: lends the kernel the 256-bit vector registers (AVX2) for a while.
  *
- * Promise: ring 3's x87 and SSE state is the same after arch_vector_end; ring 3 itself never has AVX, since XCR0 allows it only
- * between begin and end, so its state stays the 512 bytes of FXSAVE. Intel SDM vol. 1, chapters 13 and 14.
+ * Promise: ring 3's x87 and SSE state is the same after arch_vector_end; ring 3 itself never has AVX, since XCR0 allows
+ * it only between begin and end, so its state stays the 512 bytes of FXSAVE. Intel SDM vol. 1, chapters 13 and 14.
  * Called by: main.c, for hashing. Not nested; interrupts stay off between begin and end.
  */
 #include "arch/x86_64/cpu.h"
