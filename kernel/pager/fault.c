@@ -106,6 +106,8 @@ enum pager_result pager_fault(uint64_t address, uint64_t error_code, const void 
     pager.fault_count++;
     if (address >= USER_END || error_code & FAULT_RESERVED)
         return PAGER_BAD;
+    if (!(error_code & FAULT_USER)) /* what the CPU itself touched for an instruction of ring 3: QEMU's IRETQ does */
+        return PAGER_BAD;
     if ((error_code & (FAULT_PRESENT | FAULT_WRITE)) == (FAULT_PRESENT | FAULT_WRITE))
         return fault_first_write(address, key);
     const struct region_record *region = space_region(pager.current, address);

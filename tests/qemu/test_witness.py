@@ -21,6 +21,11 @@ def test_no_answer_is_contradicted(image: Path, rng: random.Random, part: int) -
     assert (tally.kills_with_loss, tally.lost_answers) == (0, 0)
 
 
+def test_relaxed_is_behind_but_never_mixed(image: Path, rng: random.Random) -> None:
+    tally = witness.run_witness(MachineConfig(image, interval_ms=50, relaxed=True), 15, str(rng.random()))
+    assert tally.answers > 0
+
+
 def history(*operations: tuple[str, int]) -> History:
     """Operations 1, 2, … were sent."""
     made = History()
