@@ -19,7 +19,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -64,8 +63,8 @@ def check_hash(path: Path, sha256: str) -> None:
 def unpack(tarball: Path, target: Path) -> None:
     """Unpack a tarball with one top folder so that its contents are target's contents."""
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        with tarfile.open(tarball) as archive:
-            archive.extractall(scratch, filter="data")
+        # not tarfile: Debian 12's Python lacks the filters that later ones insist on
+        run("tar", "--extract", "--no-same-owner", "--file", tarball, "--directory", scratch)
         tops = list(Path(scratch).iterdir())
         if len(tops) != 1:
             raise FetchError(f"{tarball.name}: expected one top folder, found {len(tops)}")
@@ -197,7 +196,7 @@ def main() -> int:
     source: Path | None = Path(arguments.micropython_src).resolve() if arguments.micropython_src else None
     try:
         fetch(arguments.build, source, arguments.only)
-    except (FetchError, OSError, tarfile.TarError) as error:
+    except (FetchError, OSError) as error:
         print(f"fetch_sources: {error}", file=sys.stderr)
         return 1
     return 0
