@@ -41,6 +41,7 @@ enum {
     MODEM_DTR = 1,
     MODEM_RTS = 2,
     MODEM_INTERRUPTS = 8, /* OUT2: connects the interrupt line on a PC */
+    MODEM_LOOP = 0x10,    /* disconnects the receiver */
     STATUS_RECEIVED = 1,
     STATUS_OVERRUN = 2,
     STATUS_SEND_EMPTY = 0x20,
@@ -57,6 +58,7 @@ enum {
 struct polled_port {
     uint16_t base;
     uint8_t is_set_up, is_absent, is_stuck;
+    uint8_t early_count, early; /* the byte that waited when the port was set up */
 };
 
 static const struct console_sink *sink;
@@ -84,6 +86,10 @@ static int set_up(struct polled_port *port) {
     arch_outb(base + DATA, 1); /* divisor 1: 115200 baud */
     arch_outb(base + INTERRUPT_ENABLE, 0);
     arch_outb(base + LINE_CONTROL, LINE_8N1);
+    arch_outb(base + MODEM_CONTROL, MODEM_LOOP); /* receive nothing: turning the FIFO on drops what waits */
+    port->early_count = arch_inb(base + LINE_STATUS) & STATUS_RECEIVED;
+    if (port->early_count)
+        port->early = arch_inb(base + DATA);
     arch_outb(base + FIFO_CONTROL, FIFO_ON_CLEARED_TRIGGER_14);
     arch_outb(base + MODEM_CONTROL, MODEM_DTR | MODEM_RTS | MODEM_INTERRUPTS);
     return 0;
@@ -188,6 +194,8 @@ int console_init(const struct console_sink *console_sink) {
     sink = console_sink;
     interrupt_route_isa(COM1_IRQ, (unsigned)vector);
     set_throttle(0);
+    if (sink->give_input(&com1.early, com1.early_count) != com1.early_count)
+        trace("console input lost", com1.early_count, 0);
     return 0;
 }
 

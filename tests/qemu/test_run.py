@@ -65,6 +65,13 @@ def test_line_ends(image: Path) -> None:
         console.expect_exact(b"row 0\r\nrow 1\r\n>>> ")
 
 
+def test_input_that_was_there_first(image: Path, run_revenant: Run) -> None:
+    for line in ("print(6 * 7)", "print(7 * 6)"):  # the first byte comes before the kernel does
+        typed = f"{line}\rimport revenant; revenant.power_off()\r"
+        result = run_revenant("run", "--near", image, input=typed)
+        assert result.returncode == 0 and f">>> {line}\n" in result.stdout, result.stdout + result.stderr
+
+
 def test_terminal_is_restored(image: Path) -> None:
     child = pexpect.spawn(sys.executable, ["-m", "revenant", "run", "--near", str(image)], timeout=TIMEOUT_S)
     before = termios.tcgetattr(child.child_fd)
