@@ -38,6 +38,8 @@ def main() -> None:
     try:
         app()
     except RevenantError as error:
+        if isinstance(error, MachineError) and error.details:
+            print(error.details, file=sys.stderr)
         print(f"revenant: {error}", file=sys.stderr)
         sys.exit(error.exit_status if isinstance(error, MachineError) else 1)
     except BrokenPipeError:

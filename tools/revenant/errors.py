@@ -27,11 +27,17 @@ class BuildError(RevenantError):
 
 
 class MachineError(RevenantError):
-    """QEMU or nbdkit could not be started, or ended badly; `exit_status` is the command's."""
+    """QEMU or nbdkit could not be started, or ended badly; `exit_status` is the command's.
 
-    def __init__(self, subject: str | Path, reason: str, remedy: str = "", exit_status: int = 1) -> None:
+    `details` are lines to show before the error's own: a panic's addresses as names.
+    """
+
+    def __init__(
+        self, subject: str | Path, reason: str, remedy: str = "", exit_status: int = 1, details: str = ""
+    ) -> None:
         super().__init__(subject, reason, remedy)
         self.exit_status = exit_status
+        self.details = details
 
 
 class RefusedError(MachineError):

@@ -33,6 +33,7 @@ from revenant.errors import MachineError, RefusedError, StoreError
 from revenant.firmware import boot_disk, require_bootable
 from revenant.qemu import Boot, MachineConfig, Wiring, command_line, require_qemu
 from revenant.store import Store
+from revenant.symbols import explain
 
 EXIT_PANIC = 0x7F << 1 | 1  # isa-debug-exit: the value written, doubled, plus one
 EXIT_LOADER = 0x7E << 1 | 1
@@ -55,12 +56,17 @@ class KernelFile:
         return f"/dev/fd/{self.fd}"
 
 
+def local_images(config: MachineConfig) -> list[Path]:
+    """The images that we can look into ourselves: near first, then far files."""
+    return [config.near, *(Path(uri) for uri in config.fars if "://" not in uri)]
+
+
 def find_kernel(config: MachineConfig) -> tuple[bytes, str] | None:
     """The kernel of the near image's newest generation, or of the first far file; None: boot by MBR."""
     if config.boot == Boot.MBR:
         return None
     reason = "there is no image file to take it from"
-    for path in [config.near, *(Path(uri) for uri in config.fars if "://" not in uri)]:
+    for path in local_images(config):
         try:
             with Store(path) as store:
                 return store.kernel(), f"generation {store.root.generation} of {path}"
@@ -118,11 +124,11 @@ def refusal(config: MachineConfig, said: list[str], disk: str | Path) -> Refused
     return RefusedError(disk, f"{why}; {what}" if why else what, "the machine did not start")
 
 
-def panic(config: MachineConfig, said: list[str]) -> MachineError:
-    """What the kernel gave as its reason, and the last damage that it had found."""
+def panic(config: MachineConfig, said: list[str], names: str) -> MachineError:
+    """What the kernel gave as its reason, and the last damage that it had found; where it was as details."""
     why = next((line for line in said if line.startswith("panic: ")), said[-1])
     damage = [line for line in said if "does not have its hash" in line][-1:]
-    return MachineError(config.near, "; ".join([*damage, why]), "no generation is lost", 3)
+    return MachineError(config.near, "; ".join([*damage, why]), "no generation is lost", 3, names)
 
 
 def explain_exit(config: MachineConfig, status: int, stderr: str) -> MachineError | None:
@@ -133,7 +139,7 @@ def explain_exit(config: MachineConfig, status: int, stderr: str) -> MachineErro
     if 'Failed to get "write" lock' in stderr:
         return MachineError(config.near, "in use by another machine", "end that one first")
     if status == EXIT_PANIC:
-        return panic(config, said)
+        return panic(config, said, explain(stderr, local_images(config)))
     if status == EXIT_REFUSED:
         return refusal(config, said, config.near)
     if status == EXIT_LOADER:
@@ -306,10 +312,13 @@ class Machine:
     def report(self) -> str:
         """All that helps to understand a failure."""
         tail = self.transcript.getvalue()[-2000:].decode(errors="replace")
+        voice = self.voice
+        names = explain(voice, local_images(self.config)) or "(there are none)"
         return "\n".join([
             f"--- QEMU: {shlex.join(self.command)}",
             f"--- exit status: {self.process.poll()}; image: {self.config.near}",
-            f"--- kernel's voice and QEMU's stderr:\n{self.voice[-4000:]}",
+            f"--- kernel's voice and QEMU's stderr:\n{voice[-8000:]}",
+            f"--- names of the addresses in it:\n{names}",
             f"--- console, last 2000 bytes:\n{tail}",
         ])  # fmt: skip
 

@@ -1,0 +1,72 @@
+"""What the kernel says of a panic or of a stopped program becomes names and lines, or the reason why it cannot.
+
+A panic is provoked by QMP's inject-nmi: an NMI always panics (kernel/arch/x86_64/trap.c).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from revenant.machine import EXIT_PANIC, Machine, explain_exit
+from revenant.script import wait_for_prompt
+
+IDLE = r"  ffffffff8[0-9a-f]{7}  arch_idle\+0x[0-9a-f]+  kernel/arch/x86_64/cpu\.c:\d+\n"
+# innermost first; between the handler and the program's place, what the compiler did not inline
+FRAMES = (
+    rf"at:\n{IDLE}called from, innermost first:\n"
+    r"  \w+  panic\+0x[0-9a-f]+  kernel/lib/log\.c:\d+\n"
+    r"(?:  \w+  \w+\+0x[0-9a-f]+  kernel/arch/x86_64/trap\.c:\d+\n)+"
+    r"  \w+  kernel_entry\+0x[0-9a-f]+  kernel/arch/x86_64/entry\.asm:\d+\n"
+    rf"{IDLE}"
+    r"  \w+  proc_\w+\+0x[0-9a-f]+  kernel/proc/schedule\.c:\d+\n"
+)
+
+
+@pytest.fixture
+def panicked(machine: Callable[..., Machine]) -> Machine:
+    """A machine that an NMI ended while its program waited for input."""
+    running = machine()
+    wait_for_prompt(running)
+    with contextlib.suppress(Exception):  # QEMU ends before it answers
+        running.qmp("inject-nmi")
+    assert running.wait() == EXIT_PANIC
+    return running
+
+
+def test_panic_has_names_and_lines(panicked: Machine) -> None:
+    report = panicked.report()
+    assert "panic: NMI in the kernel" in report and str(panicked.config.near) in report
+    assert re.search(FRAMES, report), report
+
+
+def test_run_says_them_too(panicked: Machine) -> None:
+    error = explain_exit(panicked.config, EXIT_PANIC, panicked.voice)
+    assert error is not None and "panic: NMI in the kernel" in str(error)
+    assert re.search(FRAMES, error.details), error.details
+
+
+def test_another_kernel_has_no_names(
+    panicked: Machine, build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "userland").mkdir()
+    shutil.copy(build / "userland/micropython.elf", tmp_path / "userland")
+    other = bytearray((build / "kernel.elf").read_bytes())
+    other[0x3000] ^= 1  # within .text
+    (tmp_path / "kernel.elf").write_bytes(other)
+    monkeypatch.setenv("REVENANT_BUILD", str(tmp_path))
+    report = panicked.report()
+    assert f"no names: {panicked.config.near} runs other code than {tmp_path / 'kernel.elf'}" in report
+    assert "arch_idle" not in report
+
+
+def test_stopped_program(machine: Callable[..., Machine]) -> None:
+    running = machine()
+    wait_for_prompt(running)
+    running.send(b"import uctypes; uctypes.bytearray_at(8, 1)[0]\r")
+    running.expect_voice("  r13 ")
+    assert re.search(r"at:\n  0{10}[0-9a-f]{6}  \w+\+0x[0-9a-f]+  micropython/py/\w+\.[ch]:\d+\n", running.report())

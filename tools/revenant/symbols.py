@@ -1,0 +1,195 @@
+"""Names and lines for the addresses in a panic or in a stopped program's registers, from the build's ELF files.
+
+Promise: never a wrong name: the image's code must be the build's, byte for byte, else the reason is said.
+Nothing is opened before the first address asks for it; whatever is damaged, a text comes out.
+Used by: machine.py, for `Machine.report` and for errors that tell of a panic.
+"""
+
+from __future__ import annotations
+
+import io
+import os.path
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from elftools.common.exceptions import DWARFError, ELFError
+from elftools.elf.constants import P_FLAGS
+from elftools.elf.elffile import ELFFile
+
+from revenant.errors import RevenantError, StoreError
+from revenant.format import BLOCK_SIZE, SPACE_RECORDS, ZERO_PAGE
+from revenant.genesis import BuildFiles, build_folder, load_program
+from revenant.store import Store
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+KERNEL_START = 0xFFFFFFFF80000000
+# kernel/lib/log.c prints the backtrace, kernel/arch/x86_64/trap.c the registers
+BACKTRACE = re.compile(r"^backtrace:((?: [0-9a-f]+)*)", re.MULTILINE)
+INSTRUCTION = re.compile(r"\brip ([0-9a-f]{16})\b")
+
+Row = tuple[int, str]
+"""Where a row of a line table begins; "file:line", or "" behind the end of a sequence."""
+
+
+def code_of(elf: bytes) -> list[tuple[int, bytes]]:
+    """(address, contents) of an ELF file's executable segments; stripping leaves them alone."""
+    segments: Any = ELFFile(io.BytesIO(elf)).iter_segments("PT_LOAD")
+    return [(int(s["p_vaddr"]), bytes(s.data())) for s in segments if s["p_flags"] & P_FLAGS.PF_X]
+
+
+class Symbols:
+    """One ELF file's code, symbol table and DWARF lines."""
+
+    def __init__(self, path: Path) -> None:
+        data = path.read_bytes()
+        self.path = path
+        self.code = code_of(data)
+        self._elf: Any = ELFFile(io.BytesIO(data))
+
+    @cached_property
+    def functions(self) -> list[tuple[int, str]]:
+        """(address, name), ascending."""
+        table = self._elf.get_section_by_name(".symtab")
+        return sorted(
+            (int(symbol["st_value"]), str(symbol.name))
+            for symbol in (table.iter_symbols() if table else ())
+            if symbol["st_info"]["type"] in ("STT_FUNC", "STT_NOTYPE")  # NASM's labels have no type
+            and symbol["st_shndx"] not in ("SHN_UNDEF", "SHN_ABS")
+        )
+
+    @cached_property
+    def _dwarf(self) -> Any:
+        return self._elf.get_dwarf_info()
+
+    @cached_property
+    def _units(self) -> Any:
+        return self._dwarf.get_aranges()
+
+    @cache  # noqa: B019 (a Symbols lives no longer than the report)
+    def _rows(self, unit_offset: int) -> list[Row]:
+        rows = line_table(self._dwarf, self._dwarf.get_CU_at(unit_offset))
+        return sorted(rows, key=lambda row: (row[0], row[1] != ""))  # of rows with one address the last counts
+
+    def function(self, address: int) -> tuple[str, int]:
+        """The function that an address lies in, and where it starts."""
+        index = bisect_right(self.functions, address, key=lambda function: function[0]) - 1
+        if index < 0:
+            return "?", 0
+        start, name = self.functions[index]
+        return name, start
+
+    def line(self, address: int) -> str:
+        """file:line of the instruction, or an empty string."""
+        unit = self._units.cu_offset_at_addr(address) if self._units else None
+        rows = self._rows(unit) if unit is not None else []
+        index = bisect_right(rows, address, key=lambda row: row[0]) - 1
+        return rows[index][1] if index >= 0 else ""
+
+    def describe(self, address: int, is_return: bool = False) -> str:
+        """Function, offset, file:line; for a return address those of the call, which may end its function."""
+        inside = address - is_return
+        if not any(start <= inside < start + len(contents) for start, contents in self.code):
+            return f"? (no code of {self.path.name})"
+        name, start = self.function(inside)
+        try:
+            return f"{name}+{address - start:#x}  {self.line(inside)}".rstrip()
+        except (ELFError, DWARFError) as error:
+            return f"{name}+{address - start:#x}  (no line: {error})"
+
+
+def line_table(dwarf: Any, unit: Any) -> Iterator[Row]:
+    """The rows of a unit's line program."""
+    program = dwarf.line_program_for_CU(unit)
+    names: dict[int, str] = {}
+    for entry in program.get_entries() if program else ():
+        state = entry.state
+        if state is None:
+            continue
+        if state.file not in names:
+            names[state.file] = file_name(program, unit, state.file)
+        yield int(state.address), "" if state.end_sequence else f"{names[state.file]}:{state.line}"
+
+
+def file_name(program: Any, unit: Any, number: int) -> str:
+    """A source file's path as DWARF has it: relative to the checkout where it lies in it."""
+    first = 0 if program["version"] >= 5 else 1  # DWARF 5 counts files from 0, and its folder 0 is the compiler's own
+    entry = program["file_entry"][number - first]
+    folders = [name.decode(errors="replace") for name in program["include_directory"]]
+    if first:
+        top = unit.get_top_DIE().attributes.get("DW_AT_comp_dir")
+        folders.insert(0, top.value.decode(errors="replace") if top else "")
+    name = entry.name.decode(errors="replace")
+    base = folders[0].rstrip("/").removesuffix(os.path.dirname(name))  # NASM says the folder twice
+    if entry.dir_index:
+        name = os.path.join(folders[entry.dir_index], name)
+        base = base if os.path.isabs(base) else ""  # -ffile-prefix-map has made all folders relative
+    path = Path(os.path.normpath(os.path.join(base, name)))
+    return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
+
+
+class Names:
+    """Addresses of an image's machine as text. `reasons` says why some have no name."""
+
+    def __init__(self, images: Sequence[Path]) -> None:
+        self.images = images
+        self.reasons: dict[str, None] = {}  # each once, in order
+
+    @cached_property
+    def _kernel(self) -> Symbols:
+        return Symbols(build_folder() / "kernel.elf")
+
+    @cached_property
+    def _userland(self) -> Symbols:
+        return Symbols(BuildFiles.locate().userland)
+
+    def _store(self) -> Store:
+        """The first image that is a store: near, or the one that near is to adopt."""
+        for path in self.images[:-1]:
+            with suppress(StoreError):
+                return Store(path)
+        return Store(self.images[-1])
+
+    def _same_kernel(self, store: Store) -> bool:
+        return code_of(store.kernel()) == self._kernel.code
+
+    def _same_program(self, store: Store, address: int) -> bool:
+        """Whether every program with anything at the address's page has the build's code there."""
+        index = address // BLOCK_SIZE
+        built = load_program(self._userland.path, "").pages.get(index, ZERO_PAGE)
+        spaces = [space for space, _ in store.spaces(store.tree) if space != SPACE_RECORDS]
+        return {store.page(store.tree, space, index) for space in spaces} <= {built, ZERO_PAGE}
+
+    def of(self, address: int, is_return: bool) -> str:
+        """One address with its name and line, as far as they are known."""
+        name = "?"
+        in_kernel = address >= KERNEL_START
+        try:
+            symbols = self._kernel if in_kernel else self._userland
+            with self._store() as store:
+                same = self._same_kernel(store) if in_kernel else self._same_program(store, address)
+            if same:
+                name = symbols.describe(address, is_return)
+            else:
+                self.reasons[f"no names: {store.path} runs other code than {symbols.path}"] = None
+        except (RevenantError, OSError, ELFError) as error:
+            self.reasons[f"no names: {error}"] = None
+        return f"  {address:016x}  {name}"
+
+
+def explain(voice: str, images: Sequence[Path]) -> str:
+    """What the kernel said of a panic or of stopped programs, as names and lines; empty if it said nothing."""
+    names = Names(images)
+    lines = []
+    places = dict.fromkeys(int(text, 16) for text in INSTRUCTION.findall(voice))
+    for address in places:
+        lines += ["at:", names.of(address, is_return=False)]
+    for found in BACKTRACE.findall(voice):
+        lines.append("called from, innermost first:")
+        addresses = [int(text, 16) for text in found.split()]
+        lines += [names.of(address, is_return=address not in places) for address in addresses]
+    return "\n".join([*lines, *names.reasons])
