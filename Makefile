@@ -4,7 +4,8 @@
 
 BUILD ?= build
 PYTHON ?= python3
-MAKEFLAGS += --jobs=$(shell nproc) --no-builtin-rules --output-sync=target
+# No --output-sync: it would hold back what a machine says until the machine ends.
+MAKEFLAGS += --jobs=$(shell nproc) --no-builtin-rules
 
 VENV := $(BUILD)/venv
 REVENANT := $(VENV)/bin/revenant

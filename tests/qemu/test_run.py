@@ -65,6 +65,19 @@ def test_line_ends(image: Path) -> None:
         console.expect_exact(b"row 0\r\nrow 1\r\n>>> ")
 
 
+def test_make_run_in_a_terminal(root: Path, build: Path, image: Path) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    words = ["run", f"BUILD={build}", f"IMAGE={image}"]
+    child = pexpect.spawn("make", words, cwd=str(root), env=inherited, timeout=TIMEOUT_S)
+    child.expect_exact(">>> ")
+    child.send("print('ter' + 'minal')\r")
+    child.expect("terminal\r+\n>>> ")
+    child.send("\x01x")
+    child.expect_exact(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
 def test_input_that_was_there_first(image: Path, run_revenant: Run) -> None:
     for line in ("print(6 * 7)", "print(7 * 6)"):  # the first byte comes before the kernel does
         typed = f"{line}\rimport revenant; revenant.power_off()\r"
