@@ -38,8 +38,8 @@ give_up() {
 command -v apt-get >/dev/null || give_up
 if [[ $(id -u) -eq 0 ]]; then
     as_root=()
-elif command -v sudo >/dev/null; then
-    as_root=(sudo)
+elif sudo -n true 2>/dev/null || { command -v sudo >/dev/null && [[ -t 0 ]]; }; then
+    as_root=(sudo) # without a terminal it could not ask for a password
 else
     give_up
 fi
