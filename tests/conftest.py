@@ -1,7 +1,7 @@
 """Fixtures for all tests: the build's files, images, machines; seeds that are printed; reports of failures.
 
-A failed test with a machine shows its console, QEMU's command line and what the kernel said; pytest keeps the
-image in its temporary folder.
+A failed test with a machine shows its console, QEMU's command line and what the kernel said, addresses with names
+and lines; pytest keeps the image in its temporary folder.
 """
 
 from __future__ import annotations
