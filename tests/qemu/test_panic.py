@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from revenant.machine import EXIT_PANIC, Machine, explain_exit
+from revenant.errors import MachineError
+from revenant.machine import EXIT_PANIC, ConsoleStream, Machine, explain_exit
 from revenant.script import wait_for_prompt
 
 IDLE = r"  ffffffff8[0-9a-f]{7}  arch_idle\+0x[0-9a-f]+  kernel/arch/x86_64/cpu\.c:\d+\n"
@@ -48,6 +49,16 @@ def test_run_says_them_too(panicked: Machine) -> None:
     error = explain_exit(panicked.config, EXIT_PANIC, panicked.voice)
     assert error is not None and "panic: NMI in the kernel" in str(error)
     assert re.search(FRAMES, error.details), error.details
+
+
+def test_script_is_cut_short(machine: Callable[..., Machine]) -> None:
+    running = machine()
+    wait_for_prompt(running)
+    with contextlib.suppress(Exception):
+        running.qmp("inject-nmi")
+    with pytest.raises(MachineError) as caught:
+        ConsoleStream(running).read(1 << 20)
+    assert caught.value.exit_status == 3 and re.search(FRAMES, caught.value.details)
 
 
 def test_another_kernel_has_no_names(

@@ -337,7 +337,9 @@ class ConsoleStream:
             return False
         data = self.socket.recv(65536)
         if not data:
-            raise MachineError("qemu", "the machine ended")
+            status = self.machine.process.wait(self.machine.timeout_s)
+            error = explain_exit(self.machine.config, status, self.machine.voice)
+            raise error or MachineError("qemu", "the machine ended")
         self.machine.transcript.write(data)
         self.buffer += data
         return True
