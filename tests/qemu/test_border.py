@@ -104,7 +104,7 @@ def test_system_calls_with_bad_arguments(
             select.select([], [], [], rng.uniform(0, 0.5))
             assert "(fuzz) stopped" not in machine.voice
     with Machine(MachineConfig(image, interval_ms=20)) as machine:
-        machine.expect_voice("(fuzz) ", 300)
+        machine.expect_voice("(fuzz) ", 300 + CALL_COUNT // 1000)
         machine.expect_voice("(fuzz) ended with status 0\n")
         wait_for_prompt(machine)  # until now the fuzzer took what was typed
         assert machine.command_at_prompt("6 * 7") == "42"
