@@ -58,6 +58,7 @@ class MachineConfig:
     pidfile: Path | None = None
     test_spaces: int = 0
     log_level: int = 1
+    write_log: Path | None = None
     extra: Sequence[str] = ()
 
     @property
@@ -118,6 +119,16 @@ def near_blockdev(path: Path) -> dict[str, Any]:
         "aio": "threads",
         "discard": "unmap",
         "cache": {"direct": False, "no-flush": False},
+    }
+
+
+def logged_blockdev(blockdev: dict[str, Any], log: Path) -> dict[str, Any]:
+    """The same disk, with every write and flush kept in a file that is there (crash/log.py reads it)."""
+    return {
+        "driver": "blklogwrites",
+        "node-name": blockdev["node-name"],
+        "file": {**blockdev, "node-name": f"{blockdev['node-name']}-file"},
+        "log": {"driver": "file", "filename": str(log)},
     }
 
 
@@ -209,7 +220,8 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
     words += ["-chardev", wiring.voice, "-serial", "chardev:voice"]
     words += wiring.monitor
     from_near = not config.fars or boots_by_itself(config.near)
-    words += disk_words(near_blockdev(config.near), from_near)
+    near = near_blockdev(config.near)
+    words += disk_words(logged_blockdev(near, config.write_log) if config.write_log else near, from_near)
     for number, uri in enumerate(config.fars, start=1):
         words += disk_words(far_blockdev(uri, f"far{number}"), number == 1 and not from_near)
     if config.pidfile:

@@ -1,0 +1,248 @@
+"""`revenant crashtest`: records workloads, builds what a power cut could leave, judges every state, starts some.
+
+A failure keeps its recording and prints the command that replays exactly that state.
+Used by: cli.py, tests/qemu/test_crash_states.py.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from revenant.check import check_store
+from revenant.crash.judge import Judge, Verdict
+from revenant.crash.log import read_log
+from revenant.crash.record import TIMEOUT_S, Recording, Steps, copy_image, record
+from revenant.crash.states import Image, State, enumerate_states, windows_of
+from revenant.crash.workload import WORKLOADS
+from revenant.errors import RevenantError
+from revenant.machine import Machine
+from revenant.output import print_facts, say
+from revenant.qemu import Boot
+from revenant.store import Store, open_fars
+
+STEPS_AFTER_START = 3
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is tried with each workload."""
+
+    entries: int  # writes and flushes recorded, at least
+    samples: int  # states of each sampled kind in each window
+    starts: int  # states started in QEMU
+
+
+SMALL, FULL = Scale(60, 4, 3), Scale(1000, 16, 20)
+
+
+@dataclass
+class Failure:
+    """A state that must not be."""
+
+    id: str
+    reason: str
+    replay: str
+
+
+@dataclass
+class Result:
+    """What was tried with one recording."""
+
+    workload: str
+    seed: int
+    windows: int
+    writes: int
+    states: int = 0
+    looks: int = 0
+    roots: int = 0
+    started: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """For printing: the failures as their number."""
+        return {**asdict(self), "failures": len(self.failures)}
+
+
+@dataclass
+class Trial:
+    """All states of one recording."""
+
+    recording: Recording
+    scale: Scale
+
+    def __post_init__(self) -> None:
+        self.windows = windows_of(read_log(self.recording.log))
+        self.fars = open_fars([self.recording.far] if self.recording.far else [])
+        self.judge = Judge(Image(self.recording.base), self.windows, self.fars)
+        self.rng = random.Random(self.recording.seed)
+        self.roots: dict[bytes, int] = {}  # hash to sequence, of all that a state recovered to
+        self.first_step: dict[bytes, int] = {}  # by root hash: the same state prints the same
+        self.result = Result(
+            self.recording.workload.name, self.recording.seed, len(self.windows), sum(map(len, self.windows))
+        )
+
+    def run(self) -> Result:
+        """Try them all."""
+        states = list(enumerate_states(self.windows, self.recording.seed, self.scale.samples))
+        chosen = set(self.rng.sample(range(len(states)), min(self.scale.starts, len(states))))
+        for index, state in enumerate(states):
+            reason = self.look(state)
+            if not reason and index in chosen:
+                reason = self.start(state)
+            if reason:
+                self.result.failures.append(self.failure(state, reason))
+        self.result.states, self.result.looks, self.result.roots = len(states), self.judge.looks, len(self.roots)
+        return self.result
+
+    def look(self, state: State) -> str:
+        """Judge one without starting it; why it fails, or an empty string."""
+        verdict, reason = self.judge.judge(state)
+        if verdict.root:
+            self.roots[verdict.root.hash] = verdict.root.sequence
+        return reason
+
+    def failure(self, state: State, reason: str) -> Failure:
+        """With what repeats it."""
+        name = f"{self.recording.workload.name}:{self.recording.seed}:{state}"
+        return Failure(name, reason, f"revenant crashtest --replay {self.recording.folder} {name}")
+
+    # --- starting ---
+
+    def save(self, state: State, path: Path) -> Verdict:
+        """The state as an image file, and the verdict on it."""
+        copy_image(self.recording.base, path)
+        verdict, _ = self.judge.judge(state)
+        self.judge.image.with_state(state, self.windows[state.window]).save(path)
+        return verdict
+
+    def start(self, state: State) -> str:
+        """Start a machine on it: it must go on as its twin, and leave a sound image. Why it fails, or nothing."""
+        path = self.recording.folder / "state.img"
+        verdict = self.save(state, path)
+        self.result.started += 1
+        try:
+            first = self.go_on(path)
+            with Store(path, self.fars) as store:
+                check_store(store)
+        except RevenantError as error:
+            return f"started: {error}" + "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
+        path.unlink()
+        return self.unlike(verdict, first)
+
+    def go_on(self, path: Path) -> int:
+        """Start, see some steps, kill; the first step that was seen (0: the disk is full)."""
+        config = self.recording.config(path, boot=self.rng.choice([Boot.PVH, Boot.MBR]))
+        with Machine(config, TIMEOUT_S) as machine:
+            steps = Steps(machine, self.recording.twin)
+            while steps.last < steps.first + STEPS_AFTER_START and steps.see():
+                pass
+        return steps.first
+
+    def unlike(self, verdict: Verdict, first: int) -> str:
+        """Why a first step does not fit those of the other states that were started."""
+        root = verdict.root.hash if verdict.root else b""
+        same = self.first_step.setdefault(root, first)
+        return f"it went on with step {first}, another state with the same root with {same}" * (same != first)
+
+
+# --- the command ---
+
+
+@contextmanager
+def workshop(keep: Path | None) -> Iterator[Path]:
+    """A folder for recordings: `keep`, or one that goes unless something failed."""
+    folder = keep or Path(tempfile.mkdtemp(prefix="revenant-crashtest-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    if keep is None and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def try_workload(name: str, seed: int, scale: Scale, folder: Path, keep: bool) -> Result:
+    """Record and try one; its recording stays if it is to be kept, or something failed."""
+    folder.mkdir()
+    recording = record(WORKLOADS[name], seed, folder, scale.entries)
+    result = Trial(recording, scale).run()
+    if not keep and not result.failures:
+        shutil.rmtree(folder)
+    return result
+
+
+def replay(folder: Path, name: str) -> None:
+    """One state again: judged, started, left as an image."""
+    recording = Recording.load(folder)
+    trial = Trial(recording, SMALL)
+    state = State.parse(name.removeprefix(f"{recording.workload.name}:{recording.seed}:"))
+    if state.window >= len(trial.windows):
+        raise RevenantError(name, f"the recording has {len(trial.windows)} windows")
+    verdict, reason = trial.judge.judge(state)
+    image = folder / f"{state}.img".replace(":", "-")
+    trial.save(state, image)
+    facts = {"id": name, "image": str(image), "root": verdict.root.sequence if verdict.root else None}
+    print_facts({**facts, "fault": reason or trial.start(state) or "none"}, as_json=False)
+    if reason:
+        raise RevenantError(name, reason)
+
+
+def crashtest(
+    state: Annotated[str | None, typer.Argument(help="With --replay: the state's id.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Minutes instead of seconds.")] = False,
+    workload: Annotated[list[str] | None, typer.Option(help="Only this one (repeatable).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the samples.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep the recordings in this folder.")] = None,
+    replay_from: Annotated[Path | None, typer.Option("--replay", help="A kept recording.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Facts as JSON.")] = False,
+) -> None:
+    """Try the states that a power cut could leave; exit 1 if one is not exactly a generation, or does not go on."""
+    if replay_from is not None:
+        if state is None:
+            raise typer.BadParameter("--replay needs a state's id")
+        replay(replay_from, state)
+        return
+    seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
+    results = []
+    with workshop(keep) as folder:
+        for name in wanted(workload or []):
+            say(f"{name}: {WORKLOADS[name].about}")
+            result = try_workload(name, seed, FULL if full else SMALL, folder / name, keep is not None)
+            say("  " + ", ".join(f"{count} {what}" for what, count in result.facts().items()
+                                 if what not in ("workload", "seed")))  # fmt: skip
+            for failure in result.failures:
+                say(f"  {failure.id}: {failure.reason}\n    {failure.replay}")
+            results.append(result)
+    report(seed, results, as_json)
+
+
+def wanted(names: Sequence[str]) -> list[str]:
+    """All workloads, or those that were asked for."""
+    for name in names:
+        if name not in WORKLOADS:
+            raise RevenantError(name, "no such workload", f"use {', '.join(WORKLOADS)}")
+    return list(names or WORKLOADS)
+
+
+def report(seed: int, results: Sequence[Result], as_json: bool) -> None:
+    """The sums; exit 1 if anything failed."""
+    failures = [asdict(failure) for result in results for failure in result.failures]
+    sums = {name: sum(getattr(result, name) for result in results) for name in ("states", "looks", "roots", "started")}
+    facts: dict[str, Any] = {"seed": seed, **sums, "failures": failures if as_json else len(failures)}
+    if as_json:
+        facts["workloads"] = [result.facts() for result in results]
+    print_facts(facts, as_json)
+    if failures:
+        sys.exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(crashtest)

@@ -1,0 +1,169 @@
+"""Says of each state whether it is one that a power cut may leave: the independent reader, asked the right question.
+
+The newest root must be the one whose second flush was passed, or one that was written after it and arrived; all
+that it reaches must be sound (Checker). A root names its contents by hash, so it is exactly the generation that
+the machine froze. A verdict depends on nothing but the blocks that were read for it: a state that has the same in
+all of them gets the same without a second look. Used by: crash/command.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from revenant.check import check_store
+from revenant.errors import StoreError
+from revenant.format import (
+    BLOCK_SIZE,
+    HEADER_BLOCK,
+    HEADER_COPY_BLOCK,
+    ROOT_MAGIC,
+    SECTORS_PER_BLOCK,
+    Pointer,
+    Root,
+    block_hash,
+    node_pointers,
+    root_hash,
+)
+from revenant.store import Store
+from revenant.crash.log import Entry
+from revenant.crash.states import Image, State, Window
+
+VERDICTS_KEPT = 4
+BLANK_BLOCKS = (0, HEADER_BLOCK, HEADER_COPY_BLOCK)
+
+known_hash = lru_cache(1 << 17)(block_hash)
+known_pointers = lru_cache(1 << 14)(node_pointers)
+
+
+class StateStore(Store):
+    """A store in an Image instead of a file; `reads` gets every block that is looked at."""
+
+    def __init__(self, image: Image, fars: Sequence[Store], reads: dict[int, bytes]) -> None:
+        self.image = image
+        self.reads = reads
+        super().__init__(image.path, fars)
+
+    def _open(self) -> int:
+        self.file_size = self.image.size
+        return -1
+
+    def close(self) -> None:
+        """The image is not ours."""
+
+    def _pread(self, block: int, size: int) -> bytes:
+        data = self.reads[block] = self.image.read(block)
+        return data[:size]
+
+    def _verified(self, pointer: Pointer) -> bytes:
+        data = self.read_block(pointer.block)
+        if known_hash(data) != pointer.hash:
+            raise self.fault(f"block {pointer.block} does not have the hash that its pointer says")
+        return data
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a state holds: a sound root, a blank disk (neither), or a fault; and the blocks that say so."""
+
+    root: Root | None
+    fault: str
+    reads: dict[int, bytes]
+
+    def holds_for(self, image: Image) -> bool:
+        """Whether a look at that image would see the same."""
+        return all(image.read(block) == data for block, data in self.reads.items())
+
+
+class Expected:
+    """What a cut in the present window may leave, from the writes to ring and headers alone."""
+
+    def __init__(self, durable: Root | None) -> None:
+        self.durable = durable
+        self.header_durable = durable is not None
+        self.pending: dict[bytes, Root] = {}  # roots of this window, by their hash
+
+    def enter(self, window: Window) -> None:
+        """Its writes begin."""
+        self.pending = {root.hash: root for entry in window for root in roots_in(entry)}
+
+    def leave(self, window: Window) -> None:
+        """Its flush was passed."""
+        newest = [*self.pending.values(), *([self.durable] if self.durable else [])]
+        self.durable = max(newest, key=lambda root: root.sequence, default=None)
+        self.header_durable |= any(block_in(entry, b) for entry in window for b in (HEADER_BLOCK, HEADER_COPY_BLOCK))
+
+    def contradiction(self, verdict: Verdict) -> str:
+        """Why a sound state is not one of those, or an empty string."""
+        if verdict.root is None:
+            return "the disk is blank, but its header was durable" if self.header_durable else ""
+        if self.durable is not None and verdict.root.hash == self.durable.hash:
+            return ""
+        if verdict.root.hash in self.pending:
+            return ""
+        durable = f"root {self.durable.sequence}" if self.durable else "none"
+        return f"it recovers to root {verdict.root.sequence}; {durable} was durable"
+
+
+def block_in(entry: Entry, block: int) -> bytes:
+    """What a write brings for a block, or nothing."""
+    at = (block * SECTORS_PER_BLOCK - entry.sector) * (BLOCK_SIZE // SECTORS_PER_BLOCK)
+    return entry.data[at : at + BLOCK_SIZE] if at >= 0 else b""
+
+
+def roots_in(entry: Entry) -> list[Root]:
+    """The root records among a write's blocks."""
+    first = entry.sector // SECTORS_PER_BLOCK
+    blocks = [block_in(entry, block) for block in range(first, first + entry.sector_count // SECTORS_PER_BLOCK)]
+    roots = [(Root.unpack(data), data) for data in blocks if data.startswith(ROOT_MAGIC.to_bytes(8, "little"))]
+    return [root for root, data in roots if root_hash(data[:416]) == root.hash]
+
+
+class Judge:
+    """Judges the states of one recording, window by window. `image` has all windows before the present one."""
+
+    def __init__(self, image: Image, windows: Sequence[Window], fars: Sequence[Store]) -> None:
+        self.image = image
+        self.windows = windows
+        self.fars = fars
+        self.number = 0
+        self.looks = 0  # states that were not like one looked at before
+        self.verdicts: list[Verdict] = []
+        self.expected = Expected(self._look(image).root)
+        self.expected.enter(windows[0])
+
+    def advance(self, number: int) -> None:
+        """Go on to a later window."""
+        while self.number < number:
+            window = self.windows[self.number]
+            for entry in window:
+                self.image.write(entry)
+            self.expected.leave(window)
+            self.number += 1
+            self.expected.enter(self.windows[self.number])
+
+    def judge(self, state: State) -> tuple[Verdict, str]:
+        """The verdict on a state, and why it must not be (empty: it may)."""
+        self.advance(state.window)
+        verdict = self._verdict(self.image.with_state(state, self.windows[state.window]))
+        return verdict, verdict.fault or self.expected.contradiction(verdict)
+
+    def _verdict(self, image: Image) -> Verdict:
+        for verdict in reversed(self.verdicts):
+            if verdict.holds_for(image):
+                return verdict
+        verdict = self._look(image)
+        self.verdicts = [*self.verdicts[1 - VERDICTS_KEPT :], verdict]
+        return verdict
+
+    def _look(self, image: Image) -> Verdict:
+        self.looks += 1
+        reads: dict[int, bytes] = {}
+        try:
+            store = StateStore(image, self.fars, reads)
+            check_store(store)
+            return Verdict(store.root, "", reads)
+        except StoreError as error:
+            blank = not any(image.read(block).strip(b"\0") for block in BLANK_BLOCKS)
+            return Verdict(None, "" if blank else error.reason, reads)

@@ -1,0 +1,85 @@
+"""The workloads of `crashtest`: which program runs, in what machine; and its twin, which says what it must print.
+
+A program yields one number for each step, and never ends; the machine prints them. The same source runs here
+in CPython. Used by: crash/record.py, crash/judge.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+FOLDER = Path(__file__).parent / "workloads"
+MIB = 1 << 20
+LINE = re.compile(rb"step (\d+) (\d+)\r\n")
+
+# Runs behind the program, on the machine.
+DRIVER = """\
+import revenant
+def _drive(commit_each):
+    number = 0
+    for digest in steps():
+        number += 1
+        print('step', number, digest)
+        if commit_each:
+            revenant.commit()
+_drive({commit_each})
+"""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A program and the machine it runs in; `warm_steps` come before anything is recorded."""
+
+    name: str
+    program: str
+    about: str
+    warm_steps: int = 5
+    image_size: int = 64 * MIB
+    memory_mib: int = 256
+    commit_each: bool = False  # each step ends with revenant.commit()
+    far: bool = False  # recorded on a blank near disk, from a far store in which it already runs
+    fills: bool = False  # it runs until the disk is full
+
+    @property
+    def source(self) -> str:
+        """The program's text, as the machine gets it."""
+        return (FOLDER / f"{self.program}.py").read_text()
+
+    @property
+    def typed(self) -> str:
+        """What is typed on the machine."""
+        return self.source + DRIVER.format(commit_each=self.commit_each)
+
+
+class Twin:
+    """The undisturbed run, in CPython: step number to digest."""
+
+    def __init__(self, workload: Workload) -> None:
+        scope: dict[str, Any] = {"__name__": workload.program}
+        exec(compile(workload.source, f"{workload.program}.py", "exec"), scope)
+        self._steps = cast(Callable[[], Iterator[int]], scope["steps"])()
+        self._digests: list[int] = []
+
+    def digest(self, step: int) -> int:
+        """What the machine must print for a step, from 1 on."""
+        while len(self._digests) < step:
+            self._digests.append(next(self._steps))
+        return self._digests[step - 1]
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("bank", "bank", "transfers; a snapshot when output asks for it"),
+        Workload("commit", "bank", "transfers, each step ended by revenant.commit()", commit_each=True),
+        Workload("btree", "btree", "a growing B-tree"),
+        Workload("generators", "generators", "generators, closures, coroutines"),
+        Workload("heap", "big_heap", "a heap bigger than the memory", 1, 512 * MIB, 48),
+        Workload("localise", "btree", "a blank near disk over a far store", far=True),
+        Workload("full", "filling", "a list that grows until the disk is full", 1, 12 * MIB, fills=True),
+    )
+}
