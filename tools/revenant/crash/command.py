@@ -83,18 +83,19 @@ class Trial:
     def __post_init__(self) -> None:
         self.windows = windows_of(read_log(self.recording.log))
         self.fars = open_fars([self.recording.far] if self.recording.far else [])
-        self.judge = Judge(Image(self.recording.base), self.windows, self.fars)
-        self.rng = random.Random(self.recording.seed)
+        self.judge = Judge(Image(self.recording.base), self.windows, self.fars, self.recording.sightings)
         self.roots: dict[bytes, int] = {}  # hash to sequence, of all that a state recovered to
         self.first_step: dict[bytes, int] = {}  # by root hash: the same state prints the same
         self.result = Result(
-            self.recording.workload.name, self.recording.seed, len(self.windows), sum(map(len, self.windows))
+            self.recording.workload.name, self.recording.seed, len(self.windows),
+            sum(len(window.writes) for window in self.windows),
         )
 
     def run(self) -> Result:
         """Try them all."""
         states = list(enumerate_states(self.windows, self.recording.seed, self.scale.samples))
-        chosen = set(self.rng.sample(range(len(states)), min(self.scale.starts, len(states))))
+        rng = random.Random(self.recording.seed)
+        chosen = set(rng.sample(range(len(states)), min(self.scale.starts, len(states))))
         for index, state in enumerate(states):
             reason = self.look(state)
             if not reason and index in chosen:
@@ -131,7 +132,7 @@ class Trial:
         verdict = self.save(state, path)
         self.result.started += 1
         try:
-            first = self.go_on(path)
+            first = self.go_on(path, random.Random(str(state)).choice([Boot.PVH, Boot.MBR]))
             with Store(path, self.fars) as store:
                 check_store(store)
         except RevenantError as error:
@@ -139,10 +140,9 @@ class Trial:
         path.unlink()
         return self.unlike(verdict, first)
 
-    def go_on(self, path: Path) -> int:
+    def go_on(self, path: Path, boot: Boot) -> int:
         """Start, see some steps, kill; the first step that was seen (0: the disk is full)."""
-        config = self.recording.config(path, boot=self.rng.choice([Boot.PVH, Boot.MBR]))
-        with Machine(config, TIMEOUT_S) as machine:
+        with Machine(self.recording.config(path, boot=boot), TIMEOUT_S) as machine:
             steps = Steps(machine, self.recording.twin)
             while steps.last < steps.first + STEPS_AFTER_START and steps.see():
                 pass

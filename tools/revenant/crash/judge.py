@@ -1,7 +1,7 @@
 """Says of each state whether it is one that a power cut may leave: the independent reader, asked the right question.
 
-The newest root must be the one whose second flush was passed, or one that was written after it and arrived; all
-that it reaches must be sound (Checker). A root names its contents by hash, so it is exactly the generation that
+The newest root must be the one whose second flush was passed, or one that was written after it and arrived; no
+line may have been seen that it does not hold; all that it reaches must be sound (check_store). A root names its contents by hash, so it is exactly the generation that
 the machine froze. A verdict depends on nothing but the blocks that were read for it: a state that has the same in
 all of them gets the same without a second look. Used by: crash/command.py.
 """
@@ -28,6 +28,7 @@ from revenant.format import (
 )
 from revenant.store import Store
 from revenant.crash.log import Entry
+from revenant.crash.record import Sighting
 from revenant.crash.states import Image, State, Window
 
 VERDICTS_KEPT = 4
@@ -77,33 +78,39 @@ class Verdict:
 
 
 class Expected:
-    """What a cut in the present window may leave, from the writes to ring and headers alone."""
+    """What a cut in the present window may leave, from the writes to ring and headers and from what was seen."""
 
-    def __init__(self, durable: Root | None) -> None:
+    def __init__(self, durable: Root | None, sightings: Sequence[Sighting]) -> None:
         self.durable = durable
         self.header_durable = durable is not None
+        self.sightings = sightings
         self.pending: dict[bytes, Root] = {}  # roots of this window, by their hash
+        self.seen = 0  # newest generation of which a line was seen before the window's end
 
     def enter(self, window: Window) -> None:
         """Its writes begin."""
-        self.pending = {root.hash: root for entry in window for root in roots_in(entry)}
+        self.pending = {root.hash: root for entry in window.writes for root in roots_in(entry)}
+        seen = (s.generation for s in self.sightings if s.entry_count <= window.start)
+        self.seen = max(seen, default=0)
 
     def leave(self, window: Window) -> None:
         """Its flush was passed."""
         newest = [*self.pending.values(), *([self.durable] if self.durable else [])]
         self.durable = max(newest, key=lambda root: root.sequence, default=None)
-        self.header_durable |= any(block_in(entry, b) for entry in window for b in (HEADER_BLOCK, HEADER_COPY_BLOCK))
+        headers = (HEADER_BLOCK, HEADER_COPY_BLOCK)
+        self.header_durable |= any(block_in(entry, b) for entry in window.writes for b in headers)
 
-    def contradiction(self, verdict: Verdict) -> str:
-        """Why a sound state is not one of those, or an empty string."""
-        if verdict.root is None:
-            return "the disk is blank, but its header was durable" if self.header_durable else ""
-        if self.durable is not None and verdict.root.hash == self.durable.hash:
-            return ""
-        if verdict.root.hash in self.pending:
+    def contradiction(self, root: Root | None) -> str:
+        """Why a sound state with that root (None: a blank disk) is not one of those, or an empty string."""
+        if root is None and self.header_durable:
+            return "the disk is blank, but its header was durable"
+        if (root.generation if root else 0) < self.seen:
+            found = f"generation {root.generation}" if root else "nothing"
+            return f"it recovers to {found}, but a line of generation {self.seen} was seen"
+        if root is None or root.hash in self.pending or (self.durable and root.hash == self.durable.hash):
             return ""
         durable = f"root {self.durable.sequence}" if self.durable else "none"
-        return f"it recovers to root {verdict.root.sequence}; {durable} was durable"
+        return f"it recovers to root {root.sequence}; {durable} was durable"
 
 
 def block_in(entry: Entry, block: int) -> bytes:
@@ -123,21 +130,23 @@ def roots_in(entry: Entry) -> list[Root]:
 class Judge:
     """Judges the states of one recording, window by window. `image` has all windows before the present one."""
 
-    def __init__(self, image: Image, windows: Sequence[Window], fars: Sequence[Store]) -> None:
+    def __init__(
+        self, image: Image, windows: Sequence[Window], fars: Sequence[Store], sightings: Sequence[Sighting]
+    ) -> None:
         self.image = image
         self.windows = windows
         self.fars = fars
         self.number = 0
         self.looks = 0  # states that were not like one looked at before
         self.verdicts: list[Verdict] = []
-        self.expected = Expected(self._look(image).root)
+        self.expected = Expected(self._look(image).root, sightings)
         self.expected.enter(windows[0])
 
     def advance(self, number: int) -> None:
         """Go on to a later window."""
         while self.number < number:
             window = self.windows[self.number]
-            for entry in window:
+            for entry in window.writes:
                 self.image.write(entry)
             self.expected.leave(window)
             self.number += 1
@@ -147,7 +156,7 @@ class Judge:
         """The verdict on a state, and why it must not be (empty: it may)."""
         self.advance(state.window)
         verdict = self._verdict(self.image.with_state(state, self.windows[state.window]))
-        return verdict, verdict.fault or self.expected.contradiction(verdict)
+        return verdict, verdict.fault or self.expected.contradiction(verdict.root)
 
     def _verdict(self, image: Image) -> Verdict:
         for verdict in reversed(self.verdicts):

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import pexpect
 
@@ -36,6 +37,13 @@ def copy_image(source: Path, target: Path) -> None:
     subprocess.run(["cp", "--sparse=always", "--reflink=auto", source, target], check=True)
 
 
+class Sighting(NamedTuple):
+    """A line was seen: the generation that holds it, and how many entries the log had flushed by then."""
+
+    generation: int
+    entry_count: int
+
+
 @dataclass(frozen=True)
 class Recording:
     """A folder with a recording."""
@@ -44,19 +52,23 @@ class Recording:
     workload: Workload
     seed: int
     trust: str | None
+    sightings: list[Sighting]
 
     @classmethod
     def load(cls, folder: Path) -> Recording:
         """From its folder; RevenantError if it is none."""
         try:
             facts = json.loads((folder / "recording.json").read_text())
-            return cls(folder, WORKLOADS[facts["workload"]], facts["seed"], facts["trust"])
+            sightings = [Sighting(*numbers) for numbers in facts["sightings"]]
+            return cls(folder, WORKLOADS[facts["workload"]], facts["seed"], facts["trust"], sightings)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RevenantError(folder, f"no recording: {error!r}") from None
 
     def save(self) -> None:
         """Write recording.json: from now on it is one."""
-        facts = {"workload": self.workload.name, "seed": self.seed, "trust": self.trust}
+        facts = {
+            "workload": self.workload.name, "seed": self.seed, "trust": self.trust, "sightings": self.sightings,
+        }  # fmt: skip
         (self.folder / "recording.json").write_text(json.dumps(facts) + "\n")
 
     @property
@@ -94,6 +106,7 @@ class Steps:
         self.machine = machine
         self.twin = twin
         self.first = self.last = 0
+        self.generation = 0  # that holds the last line, or one before
 
     def see(self) -> bool:
         """One line more; MachineError if it is wrong or does not come. False: the disk is full, so none will."""
@@ -110,7 +123,8 @@ class Steps:
                 raise self._error(f"no step after {self.last}")
         match = console.match
         assert isinstance(match, re.Match)
-        self._check(*(int(text) for text in match.groups()))
+        step, digest, self.generation = (int(text) for text in match.groups())
+        self._check(step, digest)
         return True
 
     def _check(self, step: int, digest: int) -> None:
@@ -145,7 +159,7 @@ def prepare(workload: Workload, image: Path, twin: Twin) -> None:
 
 
 def record(workload: Workload, seed: int, folder: Path, entry_count: int) -> Recording:
-    """Prepare, start again with a log, let it run for so many writes and flushes, cut it off."""
+    """Prepare, start again with a log, let it run for so many writes and flushes (or until the disk is full), cut it off."""
     twin = Twin(workload)
     base = folder / "base.img"
     trust = None
@@ -158,7 +172,7 @@ def record(workload: Workload, seed: int, folder: Path, entry_count: int) -> Rec
             file.truncate(workload.image_size)
     else:
         prepare(workload, base, twin)
-    recording = Recording(folder, workload, seed, trust)
+    recording = Recording(folder, workload, seed, trust, [])
     run_logged(recording, twin, entry_count)
     recording.save()
     return recording
@@ -171,7 +185,8 @@ def run_logged(recording: Recording, twin: Twin, entry_count: int) -> None:
     recording.log.write_bytes(b"")
     with Machine(recording.config(near, recording.log), TIMEOUT_S) as machine:
         steps = Steps(machine, twin)
-        while logged_count(recording.log) < entry_count and steps.see():
-            pass
+        while (recording.workload.fills or logged_count(recording.log) < entry_count) and steps.see():
+            sighting = Sighting(steps.generation, logged_count(recording.log))
+            recording.sightings.append(sighting)
         machine.qmp("stop")  # waits for what is in flight, and flushes: the log then counts all its entries
     near.unlink()

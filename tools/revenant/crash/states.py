@@ -25,17 +25,23 @@ from revenant.format import BLOCK_SIZE, SECTOR_SIZE, SECTORS_PER_BLOCK
 ALL_SUBSETS_MAX = 6
 """A window of so many writes has all its subsets tried, a larger one a sample."""
 
-Window = list[Entry]
+
+@dataclass
+class Window:
+    """The writes between two flushes; `start` entries of the log come before them."""
+
+    start: int
+    writes: list[Entry]
 
 
 def windows_of(entries: Sequence[Entry]) -> list[Window]:
     """Cut a log at its flushes; the last window has none behind it. A flush covers what was complete before it."""
-    windows: list[Window] = [[]]
-    for entry in entries:
+    windows = [Window(0, [])]
+    for index, entry in enumerate(entries):
         if entry.flush:
-            windows.append([])
+            windows.append(Window(index + 1, []))
         if entry.data:
-            windows[-1].append(entry)
+            windows[-1].writes.append(entry)
     return windows
 
 
@@ -92,7 +98,7 @@ class Image:
         image = object.__new__(Image)
         image.__dict__.update(self.__dict__)
         image.changed = dict(self.changed)
-        for entry, sectors in state.arrived(window):
+        for entry, sectors in state.arrived(window.writes):
             image.write(entry, sectors)
         return image
 
@@ -137,7 +143,7 @@ class State:
         torn = (int(index), int(sectors, 16)) if index is not None else None
         return cls(int(window), int(mask, 16), bool(opposite), torn)
 
-    def arrived(self, window: Window) -> Iterator[tuple[Entry, int | None]]:
+    def arrived(self, window: Sequence[Entry]) -> Iterator[tuple[Entry, int | None]]:
         """(write, its sectors that arrived; None: all), in the order in which they did."""
         if self.seed is not None:
             rng = random.Random(self.seed)
@@ -152,7 +158,7 @@ class State:
                 yield window[index], None
 
 
-def overlaps(window: Window) -> bool:
+def overlaps(window: Sequence[Entry]) -> bool:
     """Whether two of its writes go to the same sector."""
     ends = sorted((entry.sector, entry.sector + entry.sector_count) for entry in window)
     return any(before[1] > after[0] for before, after in zip(ends, ends[1:], strict=False))
@@ -169,7 +175,7 @@ def masks(count: int, rng: random.Random, sample_count: int) -> list[int]:
     return [mask for mask in dict.fromkeys(chosen) if mask != full]
 
 
-def torn_states(number: int, window: Window, rng: random.Random, sample_count: int) -> Iterator[State]:
+def torn_states(number: int, window: Sequence[Entry], rng: random.Random, sample_count: int) -> Iterator[State]:
     """One write of a subset torn: half of them after some sector, half anyhow."""
     for turn in range(sample_count):
         index = rng.randrange(len(window))
@@ -183,14 +189,15 @@ def torn_states(number: int, window: Window, rng: random.Random, sample_count: i
 def enumerate_states(windows: Sequence[Window], seed: int, sample_count: int) -> Iterator[State]:
     """Every state to try. That a whole window arrived is the next one's first state, where more is demanded."""
     for number, window in enumerate(windows):
+        writes = window.writes
         rng = random.Random(f"{seed} {number}")
-        subsets = masks(len(window), rng, sample_count) or [0]
+        subsets = masks(len(writes), rng, sample_count) or [0]
         yield from (State(number, mask) for mask in subsets)
-        if not window:
+        if not writes:
             continue
-        if overlaps(window):
-            yield from (State(number, mask, opposite=True) for mask in [*subsets, (1 << len(window)) - 1])
-        yield from dict.fromkeys(torn_states(number, window, rng, sample_count))
+        if overlaps(writes):
+            yield from (State(number, mask, opposite=True) for mask in [*subsets, (1 << len(writes)) - 1])
+        yield from dict.fromkeys(torn_states(number, writes, rng, sample_count))
         yield from (State(number, seed=rng.getrandbits(32)) for _ in range(sample_count))
-    if windows[-1]:
-        yield State(len(windows) - 1, (1 << len(windows[-1])) - 1)
+    if windows[-1].writes:
+        yield State(len(windows) - 1, (1 << len(windows[-1].writes)) - 1)

@@ -14,18 +14,20 @@ from typing import Any, cast
 
 FOLDER = Path(__file__).parent / "workloads"
 MIB = 1 << 20
-LINE = re.compile(rb"step (\d+) (\d+)\r\n")
+LINE = re.compile(rb"step (\d+) (\d+) (\d+)\r\n")
 
-# Runs behind the program, on the machine.
+# Runs behind the program, on the machine. A line says its step, the step's digest, and the generation that will
+# hold it, or one before: it must not be seen while that one can be lost.
 DRIVER = """\
-import revenant
+import revenant, time
 def _drive(commit_each):
     number = 0
     for digest in steps():
         number += 1
-        print('step', number, digest)
+        print('step', number, digest, revenant.stats()['epoch'])
         if commit_each:
             revenant.commit()
+            time.sleep_ms(20)
 _drive({commit_each})
 """
 
@@ -40,7 +42,7 @@ class Workload:
     warm_steps: int = 5
     image_size: int = 64 * MIB
     memory_mib: int = 256
-    commit_each: bool = False  # each step ends with revenant.commit()
+    commit_each: bool = False  # each step ends with revenant.commit() and a moment's rest
     far: bool = False  # recorded on a blank near disk, from a far store in which it already runs
     fills: bool = False  # it runs until the disk is full
 
@@ -78,8 +80,8 @@ WORKLOADS = {
         Workload("commit", "bank", "transfers, each step ended by revenant.commit()", commit_each=True),
         Workload("btree", "btree", "a growing B-tree"),
         Workload("generators", "generators", "generators, closures, coroutines"),
-        Workload("heap", "big_heap", "a heap bigger than the memory", 1, 512 * MIB, 48),
+        Workload("heap", "big_heap", "a heap twice the memory", 1, 256 * MIB, 16),
         Workload("localise", "btree", "a blank near disk over a far store", far=True),
-        Workload("full", "filling", "a list that grows until the disk is full", 1, 12 * MIB, fills=True),
+        Workload("full", "filling", "a list that grows until the disk is full", 150, 12 * MIB, fills=True),
     )
 }

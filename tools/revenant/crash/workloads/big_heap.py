@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHUNK_SIZE = 1 << 16
-CHUNK_COUNT = 1024
+CHUNK_COUNT = 512
 TOUCHES_PER_STEP = 60
 
 

@@ -7,7 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHUNK_SIZE = 20000
+CHUNK_SIZE = 40000
 
 
 def steps() -> "Iterator[int]":
@@ -15,10 +15,9 @@ def steps() -> "Iterator[int]":
     chunks: list[bytes] = []
     state = 1
     while True:
+        chunks.append(bytes((1 + len(chunks) % 255,)) * CHUNK_SIZE)
         state = state * 1103515245 + 12345 & 0x7FFFFFFF
-        number = len(chunks)
-        chunks.append(bytes(1 + (number * 7 + at // 1000) % 255 for at in range(CHUNK_SIZE)))
-        old = (state >> 8) % len(chunks)
-        found = sum(chunks[old])
-        assert found == sum(1000 * (1 + (old * 7 + at) % 255) for at in range(CHUNK_SIZE // 1000)), "a chunk changed"
-        yield (found + number) % 1000003
+        index = (state >> 8) % len(chunks)
+        old = chunks[index]
+        assert all(old[at] == 1 + index % 255 for at in range(0, CHUNK_SIZE, 500)), "a chunk has changed"
+        yield (index * 1009 + old[0]) % 1000003
