@@ -6,11 +6,13 @@ Used by: cli.py, tests/qemu/test_crash_states.py.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,18 +33,19 @@ from revenant.qemu import Boot
 from revenant.store import Store, open_fars
 
 STEPS_AFTER_START = 3
+SUMS = ("states", "looks", "generations", "started")
 
 
 @dataclass(frozen=True)
 class Scale:
     """How much is tried with each workload."""
 
-    entries: int  # writes and flushes recorded, at least
+    length: int  # of the recording, in those of the workload
     samples: int  # states of each sampled kind in each window
     starts: int  # states started in QEMU
 
 
-SMALL, FULL = Scale(60, 4, 3), Scale(1000, 16, 20)
+SMALL, FULL = Scale(1, 4, 3), Scale(10, 16, 20)
 
 
 @dataclass
@@ -56,15 +59,14 @@ class Failure:
 
 @dataclass
 class Result:
-    """What was tried with one recording."""
+    """What was tried with one workload."""
 
     workload: str
-    seed: int
-    windows: int
-    writes: int
+    windows: int = 0
+    writes: int = 0
     states: int = 0
     looks: int = 0
-    roots: int = 0
+    generations: int = 0
     started: int = 0
     failures: list[Failure] = field(default_factory=list)
 
@@ -84,10 +86,11 @@ class Trial:
         self.windows = windows_of(read_log(self.recording.log))
         self.fars = open_fars([self.recording.far] if self.recording.far else [])
         self.judge = Judge(Image(self.recording.base), self.windows, self.fars, self.recording.sightings)
-        self.roots: dict[bytes, int] = {}  # hash to sequence, of all that a state recovered to
+        self.generations: set[int] = set()  # all that a state recovered to
         self.first_step: dict[bytes, int] = {}  # by root hash: the same state prints the same
         self.result = Result(
-            self.recording.workload.name, self.recording.seed, len(self.windows),
+            self.recording.workload.name,
+            len(self.windows),
             sum(len(window.writes) for window in self.windows),
         )
 
@@ -102,14 +105,15 @@ class Trial:
                 reason = self.start(state)
             if reason:
                 self.result.failures.append(self.failure(state, reason))
-        self.result.states, self.result.looks, self.result.roots = len(states), self.judge.looks, len(self.roots)
+        self.result.states, self.result.looks = len(states), self.judge.looks
+        self.result.generations = len(self.generations)
         return self.result
 
     def look(self, state: State) -> str:
         """Judge one without starting it; why it fails, or an empty string."""
         verdict, reason = self.judge.judge(state)
         if verdict.root:
-            self.roots[verdict.root.hash] = verdict.root.sequence
+            self.generations.add(verdict.root.generation)
         return reason
 
     def failure(self, state: State, reason: str) -> Failure:
@@ -171,8 +175,12 @@ def workshop(keep: Path | None) -> Iterator[Path]:
 def try_workload(name: str, seed: int, scale: Scale, folder: Path, keep: bool) -> Result:
     """Record and try one; its recording stays if it is to be kept, or something failed."""
     folder.mkdir()
-    recording = record(WORKLOADS[name], seed, folder, scale.entries)
-    result = Trial(recording, scale).run()
+    workload = WORKLOADS[name]
+    try:
+        recording = record(workload, seed, folder, workload.entry_count * scale.length)
+        result = Trial(recording, scale).run()
+    except RevenantError as error:
+        result = Result(name, failures=[Failure(f"{name}:{seed}", f"recording it failed: {error}", "")])
     if not keep and not result.failures:
         shutil.rmtree(folder)
     return result
@@ -199,7 +207,8 @@ def crashtest(
     full: Annotated[bool, typer.Option("--full", help="Minutes instead of seconds.")] = False,
     workload: Annotated[list[str] | None, typer.Option(help="Only this one (repeatable).")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the samples.")] = None,
-    keep: Annotated[Path | None, typer.Option(help="Keep the recordings in this folder.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Workloads at a time.")] = os.cpu_count() or 1,
+    keep: Annotated[Path | None, typer.Option(help="Keep the recordings in this new folder.")] = None,
     replay_from: Annotated[Path | None, typer.Option("--replay", help="A kept recording.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Facts as JSON.")] = False,
 ) -> None:
@@ -210,17 +219,26 @@ def crashtest(
         replay(replay_from, state)
         return
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
+    names = wanted(workload or [])
     results = []
-    with workshop(keep) as folder:
-        for name in wanted(workload or []):
-            say(f"{name}: {WORKLOADS[name].about}")
-            result = try_workload(name, seed, FULL if full else SMALL, folder / name, keep is not None)
-            say("  " + ", ".join(f"{count} {what}" for what, count in result.facts().items()
-                                 if what not in ("workload", "seed")))  # fmt: skip
-            for failure in result.failures:
-                say(f"  {failure.id}: {failure.reason}\n    {failure.replay}")
-            results.append(result)
+    with workshop(keep) as folder, ProcessPoolExecutor(jobs) as pool:
+        turns = [
+            pool.submit(try_workload, name, seed, FULL if full else SMALL, folder / name, keep is not None)
+            for name in names
+        ]
+        for turn in turns:
+            results.append(turn.result())
+            say_result(results[-1])
     report(seed, results, as_json)
+
+
+def say_result(result: Result) -> None:
+    """One workload's figures, and what failed with how to see it again."""
+    facts = {name: value for name, value in result.facts().items() if name != "workload"}
+    say(f"{result.workload} ({WORKLOADS[result.workload].about}):")
+    say("  " + ", ".join(f"{value} {name}" for name, value in facts.items()))
+    for failure in result.failures:
+        say(f"  {failure.id}: {failure.reason}\n    {failure.replay}")
 
 
 def wanted(names: Sequence[str]) -> list[str]:
@@ -234,7 +252,7 @@ def wanted(names: Sequence[str]) -> list[str]:
 def report(seed: int, results: Sequence[Result], as_json: bool) -> None:
     """The sums; exit 1 if anything failed."""
     failures = [asdict(failure) for result in results for failure in result.failures]
-    sums = {name: sum(getattr(result, name) for result in results) for name in ("states", "looks", "roots", "started")}
+    sums = {name: sum(getattr(result, name) for result in results) for name in SUMS}
     facts: dict[str, Any] = {"seed": seed, **sums, "failures": failures if as_json else len(failures)}
     if as_json:
         facts["workloads"] = [result.facts() for result in results]

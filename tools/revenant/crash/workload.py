@@ -40,6 +40,7 @@ class Workload:
     program: str
     about: str
     warm_steps: int = 5
+    entry_count: int = 60  # writes and flushes of a short recording; a full one has many times that
     image_size: int = 64 * MIB
     memory_mib: int = 256
     commit_each: bool = False  # each step ends with revenant.commit() and a moment's rest
@@ -80,8 +81,8 @@ WORKLOADS = {
         Workload("commit", "bank", "transfers, each step ended by revenant.commit()", commit_each=True),
         Workload("btree", "btree", "a growing B-tree"),
         Workload("generators", "generators", "generators, closures, coroutines"),
-        Workload("heap", "big_heap", "a heap twice the memory", 1, 256 * MIB, 16),
-        Workload("localise", "btree", "a blank near disk over a far store", far=True),
-        Workload("full", "filling", "a list that grows until the disk is full", 150, 12 * MIB, fills=True),
+        Workload("heap", "big_heap", "a heap twice the memory", 1, 40, 256 * MIB, 16),
+        Workload("localise", "btree", "a blank near disk over a far store", entry_count=300, far=True),
+        Workload("full", "filling", "a list that grows until the disk is full", 150, 0, 12 * MIB, fills=True),
     )
 }
