@@ -1,4 +1,4 @@
-"""`revenant crashtest`: records workloads, builds what a power cut could leave, judges every state, starts some.
+"""`revenant crashtest`: records workloads, builds what a power cut could leave, judges each, starts some.
 
 A failure keeps its recording and prints the command that replays exactly that state.
 Used by: cli.py, tests/qemu/test_crash_states.py.
@@ -131,7 +131,7 @@ class Trial:
         return verdict
 
     def start(self, state: State) -> str:
-        """Start a machine on it: it must go on as its twin, and leave a sound image. Why it fails, or nothing."""
+        """Start it: the machine must go on as its twin and leave a sound image. Why it fails, or nothing."""
         path = self.recording.folder / "state.img"
         verdict = self.save(state, path)
         self.result.started += 1
@@ -212,7 +212,7 @@ def crashtest(
     replay_from: Annotated[Path | None, typer.Option("--replay", help="A kept recording.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Facts as JSON.")] = False,
 ) -> None:
-    """Try the states that a power cut could leave; exit 1 if one is not exactly a generation, or does not go on."""
+    """Try the states that a power cut could leave; exit 1 if one is no exact generation or does not go on."""
     if replay_from is not None:
         if state is None:
             raise typer.BadParameter("--replay needs a state's id")

@@ -1,9 +1,10 @@
-"""Says of each state whether it is one that a power cut may leave: the independent reader, asked the right question.
+"""Says of each state whether a power cut may leave it: the independent reader, asked the right question.
 
-The newest root must be the one whose second flush was passed, or one that was written after it and arrived; no
-line may have been seen that it does not hold; all that it reaches must be sound (check_store). A root names its contents by hash, so it is exactly the generation that
-the machine froze. A verdict depends on nothing but the blocks that were read for it: a state that has the same in
-all of them gets the same without a second look. Used by: crash/command.py.
+The newest root must be the one whose second flush was passed, or one that was written after it and arrived;
+no line may have been seen that it does not hold; all that it reaches must be sound (check_store). As a root
+names its contents by hash, it then is exactly the generation that the machine froze. A verdict depends on
+nothing but the blocks that were read for it: a state with the same in all of them gets the same at once.
+Used by: crash/command.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from revenant.check import check_store
+from revenant.crash.log import Entry
+from revenant.crash.record import Sighting
+from revenant.crash.states import Image, State, Window
 from revenant.errors import StoreError
 from revenant.format import (
     BLOCK_SIZE,
@@ -27,11 +31,9 @@ from revenant.format import (
     root_hash,
 )
 from revenant.store import Store
-from revenant.crash.log import Entry
-from revenant.crash.record import Sighting
-from revenant.crash.states import Image, State, Window
 
 VERDICTS_KEPT = 4
+ROOT_START = ROOT_MAGIC.to_bytes(8, "little")
 BLANK_BLOCKS = (0, HEADER_BLOCK, HEADER_COPY_BLOCK)
 
 known_hash = lru_cache(1 << 17)(block_hash)
@@ -78,7 +80,7 @@ class Verdict:
 
 
 class Expected:
-    """What a cut in the present window may leave, from the writes to ring and headers and from what was seen."""
+    """What a cut in the present window may leave: from the writes to ring and headers, and what was seen."""
 
     def __init__(self, durable: Root | None, sightings: Sequence[Sighting]) -> None:
         self.durable = durable
@@ -121,14 +123,14 @@ def block_in(entry: Entry, block: int) -> bytes:
 
 def roots_in(entry: Entry) -> list[Root]:
     """The root records among a write's blocks."""
-    first = entry.sector // SECTORS_PER_BLOCK
-    blocks = [block_in(entry, block) for block in range(first, first + entry.sector_count // SECTORS_PER_BLOCK)]
-    roots = [(Root.unpack(data), data) for data in blocks if data.startswith(ROOT_MAGIC.to_bytes(8, "little"))]
+    first, count = entry.sector // SECTORS_PER_BLOCK, entry.sector_count // SECTORS_PER_BLOCK
+    blocks = [block_in(entry, block) for block in range(first, first + count)]
+    roots = [(Root.unpack(data), data) for data in blocks if data.startswith(ROOT_START)]
     return [root for root, data in roots if root_hash(data[:416]) == root.hash]
 
 
 class Judge:
-    """Judges the states of one recording, window by window. `image` has all windows before the present one."""
+    """Judges a recording's states, window by window. `image` has all windows before the present one."""
 
     def __init__(
         self, image: Image, windows: Sequence[Window], fars: Sequence[Store], sightings: Sequence[Sighting]

@@ -43,7 +43,7 @@ def logged_count(path: Path) -> int:
 
 
 def read_log(path: Path) -> list[Entry]:
-    """All entries that the superblock counts. QEMU counts at each flush: what came after the last is not there."""
+    """All entries that the superblock counts, which QEMU writes at each flush: none after the last one."""
     data = path.read_bytes()
     if len(data) < SECTOR_SIZE:
         raise RevenantError(path, "no log of writes: it is shorter than a sector")

@@ -1,7 +1,7 @@
 """Records a machine: a workload runs on it while QEMU keeps every write and flush of its near disk in a log.
 
 A recording is a folder: `base.img` (near as it was before), `writes.log`, `far.img` where there is one, and
-`recording.json`. Each state that a power cut could have left is made of base and log. Used by: crash/command.py.
+`recording.json`. Base and log make every state that a power cut could have left. Used by: crash/command.py.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import pexpect
 
 from revenant import genesis
 from revenant.crash.log import logged_count
+from revenant.crash.workload import LINE, WORKLOADS, Twin, Workload
 from revenant.errors import MachineError, RevenantError
 from revenant.machine import Machine
 from revenant.publish import publish_image
 from revenant.qemu import Boot, MachineConfig
 from revenant.script import START_TIMEOUT_S, ConsoleTransport, wait_for_prompt
 from revenant.store import Store
-from revenant.crash.workload import LINE, WORKLOADS, Twin, Workload
 
 TIMEOUT_S = 60.0
 POLL_S = 1.0
@@ -66,10 +66,8 @@ class Recording:
 
     def save(self) -> None:
         """Write recording.json: from now on it is one."""
-        facts = {
-            "workload": self.workload.name, "seed": self.seed, "trust": self.trust, "sightings": self.sightings,
-        }  # fmt: skip
-        (self.folder / "recording.json").write_text(json.dumps(facts) + "\n")
+        facts = {"workload": self.workload.name, "seed": self.seed, "trust": self.trust}
+        (self.folder / "recording.json").write_text(json.dumps({**facts, "sightings": self.sightings}) + "\n")
 
     @property
     def base(self) -> Path:
@@ -109,13 +107,13 @@ class Steps:
         self.generation = 0  # that holds the last line, or one before
 
     def see(self) -> bool:
-        """One line more; MachineError if it is wrong or does not come. False: the disk is full, so none will."""
+        """One line more; MachineError if it is wrong or none comes. False: none can, the disk is full."""
         end_s = time.monotonic() + self.machine.timeout_s
         console = self.machine.console
         while console.expect([LINE, ERROR, pexpect.TIMEOUT, pexpect.EOF], timeout=POLL_S) != 0:
             if console.after is pexpect.EOF:
                 raise self._error("the machine ended")
-            if console.after is not pexpect.TIMEOUT:
+            if isinstance(console.after, bytes):
                 raise self._error(f"the program ended: {console.after.decode(errors='replace')}")
             if is_full(self.machine):
                 return False
@@ -159,7 +157,7 @@ def prepare(workload: Workload, image: Path, twin: Twin) -> None:
 
 
 def record(workload: Workload, seed: int, folder: Path, entry_count: int) -> Recording:
-    """Prepare, start again with a log, let it run for so many writes and flushes (or until the disk is full), cut it off."""
+    """Prepare, start again with a log, let it run for so many writes and flushes, cut it off."""
     twin = Twin(workload)
     base = folder / "base.img"
     trust = None

@@ -1,6 +1,6 @@
 """The states that a power cut could leave, enumerated from a recording, and each one built in memory.
 
-A window is what a disk was given between two flushes. At a cut in it, all windows before it are on the disk, and
+A window is what a disk was given between two flushes. At a cut in it, all windows before are on the disk, and
 of its own writes any subset, whole or torn at 512-byte borders, in any order. A state's id says which:
   w12:s3f       window 12, the writes whose bits are set in 3f (hexadecimal, bit 0 the first), in their order
   w12:s3fo      the same in opposite order: where they overlap, the older one stays
@@ -11,6 +11,7 @@ Promise: for one recording an id is always the same image. Used by: crash/judge.
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ class Window:
 
 
 def windows_of(entries: Sequence[Entry]) -> list[Window]:
-    """Cut a log at its flushes; the last window has none behind it. A flush covers what was complete before it."""
+    """Cut a log at its flushes, each of which covers all before it; the last window has none behind it."""
     windows = [Window(0, [])]
     for index, entry in enumerate(entries):
         if entry.flush:
@@ -63,7 +64,7 @@ class Image:
         self._file.close()
 
     def read(self, block: int) -> bytes:
-        """A block's bytes, fewer at the end of the file; the same object each time as long as nothing changed."""
+        """A block's bytes, fewer at the end of the file; the same object as long as nothing changed."""
         data = self.changed.get(block)
         if data is None:
             data = self._base.get(block)
@@ -79,7 +80,8 @@ class Image:
             block, first = divmod(entry.sector + done, SECTORS_PER_BLOCK)
             count = min(SECTORS_PER_BLOCK - first, entry.sector_count - done)
             wanted = (1 << count) - 1 if sectors is None else sectors >> done & (1 << count) - 1
-            self._write_block(block, first, entry.data[done * SECTOR_SIZE : (done + count) * SECTOR_SIZE], wanted)
+            data = entry.data[done * SECTOR_SIZE : (done + count) * SECTOR_SIZE]
+            self._write_block(block, first, data, wanted)
             done += count
 
     def _write_block(self, block: int, first: int, data: bytes, wanted: int) -> None:
@@ -161,11 +163,11 @@ class State:
 def overlaps(window: Sequence[Entry]) -> bool:
     """Whether two of its writes go to the same sector."""
     ends = sorted((entry.sector, entry.sector + entry.sector_count) for entry in window)
-    return any(before[1] > after[0] for before, after in zip(ends, ends[1:], strict=False))
+    return any(before[1] > after[0] for before, after in itertools.pairwise(ends))
 
 
 def masks(count: int, rng: random.Random, sample_count: int) -> list[int]:
-    """Subsets of so many writes, but the full one: all of few; of many each prefix, each with one left out, others."""
+    """Subsets of so many writes, but the full one: all, or each prefix, each one left out, and a sample."""
     full = (1 << count) - 1
     if count <= ALL_SUBSETS_MAX:
         return list(range(full))
@@ -175,7 +177,9 @@ def masks(count: int, rng: random.Random, sample_count: int) -> list[int]:
     return [mask for mask in dict.fromkeys(chosen) if mask != full]
 
 
-def torn_states(number: int, window: Sequence[Entry], rng: random.Random, sample_count: int) -> Iterator[State]:
+def torn_states(
+    number: int, window: Sequence[Entry], rng: random.Random, sample_count: int
+) -> Iterator[State]:
     """One write of a subset torn: half of them after some sector, half anyhow."""
     for turn in range(sample_count):
         index = rng.randrange(len(window))
@@ -187,7 +191,7 @@ def torn_states(number: int, window: Sequence[Entry], rng: random.Random, sample
 
 
 def enumerate_states(windows: Sequence[Window], seed: int, sample_count: int) -> Iterator[State]:
-    """Every state to try. That a whole window arrived is the next one's first state, where more is demanded."""
+    """Every state to try. A window that arrived whole is the next one's first state, which must do more."""
     for number, window in enumerate(windows):
         writes = window.writes
         rng = random.Random(f"{seed} {number}")

@@ -1,4 +1,4 @@
-"""The workloads of `crashtest`: which program runs, in what machine; and its twin, which says what it must print.
+"""The workloads of `crashtest`: which program runs, in what machine; its twin says what it must print.
 
 A program yields one number for each step, and never ends; the machine prints them. The same source runs here
 in CPython. Used by: crash/record.py, crash/judge.py.
@@ -16,8 +16,8 @@ FOLDER = Path(__file__).parent / "workloads"
 MIB = 1 << 20
 LINE = re.compile(rb"step (\d+) (\d+) (\d+)\r\n")
 
-# Runs behind the program, on the machine. A line says its step, the step's digest, and the generation that will
-# hold it, or one before: it must not be seen while that one can be lost.
+# Runs behind the program, on the machine. A line says its step, the step's digest, and the generation that
+# will hold it, or one before: it must not be seen while that one can be lost.
 DRIVER = """\
 import revenant, time
 def _drive(commit_each):

@@ -1,4 +1,4 @@
-"""Suspended things of many kinds: nested generators, closures, a `with` block, an exception under way, a coroutine.
+"""Suspended things of many kinds: nested generators, closures, a `with` block in a coroutine.
 
 Runs on the machine, and beside it in CPython, which says what each step must print.
 """
