@@ -26,7 +26,8 @@ from revenant.crash.log import read_log
 from revenant.crash.record import TIMEOUT_S, Recording, Steps, copy_image, record
 from revenant.crash.states import Image, State, enumerate_states, windows_of
 from revenant.crash.workload import WORKLOADS
-from revenant.errors import RevenantError
+from revenant.errors import MachineError, RevenantError
+from revenant.format import Root
 from revenant.machine import Machine
 from revenant.output import print_facts, say
 from revenant.qemu import Boot
@@ -136,7 +137,7 @@ class Trial:
         verdict = self.save(state, path)
         self.result.started += 1
         try:
-            first = self.go_on(path, random.Random(str(state)).choice([Boot.PVH, Boot.MBR]))
+            first = self.go_on(path, random.Random(str(state)).choice([Boot.PVH, Boot.MBR]), verdict.root)
             with Store(path, self.fars) as store:
                 check_store(store)
         except RevenantError as error:
@@ -144,12 +145,14 @@ class Trial:
         path.unlink()
         return self.unlike(verdict, first)
 
-    def go_on(self, path: Path, boot: Boot) -> int:
-        """Start, see some steps, kill; the first step that was seen (0: the disk is full)."""
+    def go_on(self, path: Path, boot: Boot, root: Root | None) -> int:
+        """Start from that root, see some steps, kill; the first step that was seen (0: the disk is full)."""
         with Machine(self.recording.config(path, boot=boot), TIMEOUT_S) as machine:
             steps = Steps(machine, self.recording.twin)
             while steps.last < steps.first + STEPS_AFTER_START and steps.see():
                 pass
+            if root and f"generation {root.generation} goes on" not in machine.voice:
+                raise MachineError(path, f"the machine did not go on with generation {root.generation}")
         return steps.first
 
     def unlike(self, verdict: Verdict, first: int) -> str:

@@ -23,11 +23,11 @@ from revenant.crash.workload import LINE, WORKLOADS, Twin, Workload
 from revenant.errors import MachineError, RevenantError
 from revenant.machine import Machine
 from revenant.publish import publish_image
-from revenant.qemu import Boot, MachineConfig
+from revenant.qemu import Boot, MachineConfig, WriteLog
 from revenant.script import START_TIMEOUT_S, ConsoleTransport, wait_for_prompt
 from revenant.store import Store
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 POLL_S = 1.0
 ERROR = re.compile(rb"\w+Error[^\r]*")
 
@@ -84,7 +84,7 @@ class Recording:
         """The far store, if the workload has one."""
         return self.folder / "far.img" if self.workload.far else None
 
-    def config(self, near: Path, write_log: Path | None = None, boot: Boot = Boot.AUTO) -> MachineConfig:
+    def config(self, near: Path, write_log: WriteLog | None = None, boot: Boot = Boot.AUTO) -> MachineConfig:
         """The machine on this or another near disk."""
         return MachineConfig(
             near, fars=[str(self.far)] if self.far else [], trust=self.trust, write_log=write_log,
@@ -181,7 +181,8 @@ def run_logged(recording: Recording, twin: Twin, entry_count: int) -> None:
     near = recording.folder / "near.img"
     copy_image(recording.base, near)
     recording.log.write_bytes(b"")
-    with Machine(recording.config(near, recording.log), TIMEOUT_S) as machine:
+    log = WriteLog(recording.log, recording.workload.writes_per_s)
+    with Machine(recording.config(near, log), TIMEOUT_S) as machine:
         steps = Steps(machine, twin)
         while (recording.workload.fills or logged_count(recording.log) < entry_count) and steps.see():
             sighting = Sighting(steps.generation, logged_count(recording.log))

@@ -45,6 +45,7 @@ class Workload:
     memory_mib: int = 256
     commit_each: bool = False  # each step ends with revenant.commit() and a moment's rest
     far: bool = False  # recorded on a blank near disk, from a far store in which it already runs
+    writes_per_s: int | None = None  # that the disk takes while it is recorded
     fills: bool = False  # it runs until the disk is full
 
     @property
@@ -79,6 +80,7 @@ WORKLOADS = {
     for workload in (
         Workload("bank", "bank", "transfers; a snapshot when output asks for it"),
         Workload("commit", "bank", "transfers, each step ended by revenant.commit()", commit_each=True),
+        Workload("slow", "bank", "transfers; the disk's flushes overtake writes", writes_per_s=30),
         Workload("btree", "btree", "a growing B-tree"),
         Workload("generators", "generators", "generators, closures, coroutines"),
         Workload("heap", "big_heap", "a heap twice the memory", 1, 40, 256 * MIB, 16),
