@@ -182,9 +182,7 @@ def test_a_like_state_is_not_looked_at_again(small_image: Path) -> None:
 
 def test_what_was_seen_must_be_there(small_image: Path) -> None:
     assert verdict_of(judge_of(small_image, [], seen=1), "w0:s0") == ""
-    assert "generation 1, but a line of generation 2 was seen" in verdict_of(
-        judge_of(small_image, [], seen=2), "w0:s0"
-    )
+    assert "generation 1, but a line of generation 2 was seen" in verdict_of(judge_of(small_image, [], seen=2), "w0:s0")
 
 
 def test_a_blank_disk_until_its_header_is_durable(small_image: Path, tmp_path: Path) -> None:

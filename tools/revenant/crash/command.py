@@ -149,6 +149,7 @@ class Trial:
         """Start from that root, see some steps, kill; the first step that was seen (0: the disk is full)."""
         with Machine(self.recording.config(path, boot=boot), TIMEOUT_S) as machine:
             steps = Steps(machine, self.recording.twin)
+            steps.go_on()
             while steps.last < steps.first + STEPS_AFTER_START and steps.see():
                 pass
             if root and f"generation {root.generation} goes on" not in machine.voice:

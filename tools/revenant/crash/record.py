@@ -19,9 +19,9 @@ import pexpect
 
 from revenant import genesis
 from revenant.crash.log import logged_count
-from revenant.crash.workload import LINE, WORKLOADS, Twin, Workload
+from revenant.crash.workload import DRIVER, LINE, WORKLOADS, Twin, Workload
 from revenant.errors import MachineError, RevenantError
-from revenant.machine import Machine
+from revenant.machine import PROMPT, Machine
 from revenant.publish import publish_image
 from revenant.qemu import Boot, MachineConfig, WriteLog
 from revenant.script import START_TIMEOUT_S, ConsoleTransport, wait_for_prompt
@@ -106,6 +106,11 @@ class Steps:
         self.first = self.last = 0
         self.generation = 0  # that holds the last line, or one before
 
+    def go_on(self) -> None:
+        """Let the program begin with what is recorded, if it still waits there."""
+        self.machine.expect_voice("goes on")  # from then on what is sent arrives
+        self.machine.send(b"\r")
+
     def see(self) -> bool:
         """One line more; MachineError if it is wrong or none comes. False: none can, the disk is full."""
         end_s = time.monotonic() + self.machine.timeout_s
@@ -150,10 +155,16 @@ def prepare(workload: Workload, image: Path, twin: Twin) -> None:
         wait_for_prompt(machine)
         transport = ConsoleTransport(machine)
         transport.enter_raw_repl(soft_reset=False, timeout_overall=START_TIMEOUT_S)
-        transport.exec_raw_no_follow(workload.typed)
+        _, error = transport.exec_raw(workload.source + DRIVER)
+        if error:
+            raise MachineError(image, f"the workload {workload.name} fails: {error.decode(errors='replace')}")
+        transport.exit_raw_repl()
+        machine.expect_exact(PROMPT)
+        machine.send(workload.call.encode() + b"\r")
         steps = Steps(machine, twin)
         while steps.last < workload.warm_steps:
-            steps.see()
+            if not steps.see():
+                raise MachineError(image, f"full after step {steps.last}, before the recording begins")
 
 
 def record(workload: Workload, seed: int, folder: Path, entry_count: int) -> Recording:
@@ -184,6 +195,7 @@ def run_logged(recording: Recording, twin: Twin, entry_count: int) -> None:
     log = WriteLog(recording.log, recording.workload.writes_per_s)
     with Machine(recording.config(near, log), TIMEOUT_S) as machine:
         steps = Steps(machine, twin)
+        steps.go_on()
         while (recording.workload.fills or logged_count(recording.log) < entry_count) and steps.see():
             sighting = Sighting(steps.generation, logged_count(recording.log))
             recording.sightings.append(sighting)

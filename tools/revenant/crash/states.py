@@ -177,9 +177,7 @@ def masks(count: int, rng: random.Random, sample_count: int) -> list[int]:
     return [mask for mask in dict.fromkeys(chosen) if mask != full]
 
 
-def torn_states(
-    number: int, window: Sequence[Entry], rng: random.Random, sample_count: int
-) -> Iterator[State]:
+def torn_states(number: int, window: Sequence[Entry], rng: random.Random, sample_count: int) -> Iterator[State]:
     """One write of a subset torn: half of them after some sector, half anyhow."""
     for turn in range(sample_count):
         index = rng.randrange(len(window))

@@ -16,11 +16,11 @@ FOLDER = Path(__file__).parent / "workloads"
 MIB = 1 << 20
 LINE = re.compile(rb"step (\d+) (\d+) (\d+)\r\n")
 
-# Runs behind the program, on the machine. A line says its step, the step's digest, and the generation that
-# will hold it, or one before: it must not be seen while that one can be lost.
+# Runs behind the program, on the machine; waits for Enter where the recording begins. A line says its step, the
+# step's digest, and the generation that will hold it, or one before: it must not be seen while that can be lost.
 DRIVER = """\
 import revenant, time
-def _drive(commit_each):
+def drive(warm_steps, commit_each):
     number = 0
     for digest in steps():
         number += 1
@@ -28,13 +28,14 @@ def _drive(commit_each):
         if commit_each:
             revenant.commit()
             time.sleep_ms(20)
-_drive({commit_each})
+        if number == warm_steps:
+            input()
 """
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A program and the machine it runs in; `warm_steps` come before anything is recorded."""
+    """A program and the machine it runs in; it is recorded after `warm_steps`."""
 
     name: str
     program: str
@@ -54,9 +55,9 @@ class Workload:
         return (FOLDER / f"{self.program}.py").read_text()
 
     @property
-    def typed(self) -> str:
-        """What is typed on the machine."""
-        return self.source + DRIVER.format(commit_each=self.commit_each)
+    def call(self) -> str:
+        """What starts it, behind source and driver."""
+        return f"drive({self.warm_steps}, {self.commit_each})"
 
 
 class Twin:
@@ -85,6 +86,6 @@ WORKLOADS = {
         Workload("generators", "generators", "generators, closures, coroutines"),
         Workload("heap", "big_heap", "a heap twice the memory", 1, 40, 256 * MIB, 16),
         Workload("localise", "btree", "a blank near disk over a far store", entry_count=300, far=True),
-        Workload("full", "filling", "a list that grows until the disk is full", 150, 0, 12 * MIB, fills=True),
+        Workload("full", "filling", "the disk gets full", 52, 0, 12 * MIB, commit_each=True, fills=True),
     )
 }
