@@ -164,8 +164,8 @@ def test_a_write_over_what_a_root_reaches(small_image: Path) -> None:
         reached = store.root.tree.block
     judge = judge_of(small_image, [block(1900, b"free"), block(reached, b"wrong")])
     assert verdict_of(judge, "w0:s1") == ""
-    assert verdict_of(judge, "w0:s2") == "no valid root record"
-    assert verdict_of(judge, "w0:s0t1.1") == "no valid root record"
+    assert verdict_of(judge, "w0:s2").startswith("no valid root record")
+    assert verdict_of(judge, "w0:s0t1.1").startswith("no valid root record")
 
 
 def test_a_like_state_is_not_looked_at_again(small_image: Path) -> None:
@@ -200,4 +200,4 @@ def test_a_blank_disk_until_its_header_is_durable(small_image: Path, tmp_path: P
         assert verdict_of(judge, state) == ""
     assert verdict_of(judge, "w3:s1") == "the disk is blank, but its header was durable"
     early = judge_of(blank, [*data, header])
-    assert verdict_of(early, f"w0:s{1 << len(data):x}") == "no valid root record"
+    assert verdict_of(early, f"w0:s{1 << len(data):x}") .startswith("no valid root record")
