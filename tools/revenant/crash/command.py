@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from mpremote.transport import TransportError
+from pexpect import ExceptionPexpect
 
 from revenant.check import check_store
 from revenant.crash.judge import Judge, Verdict
@@ -34,6 +36,8 @@ from revenant.qemu import Boot
 from revenant.store import Store, open_fars
 
 STEPS_AFTER_START = 3
+TROUBLE = (RevenantError, OSError, ExceptionPexpect, TransportError)
+"""What a machine that does not do as it should makes of us."""
 SUMS = ("states", "looks", "generations", "started")
 
 
@@ -76,24 +80,19 @@ class Result:
         return {**asdict(self), "failures": len(self.failures)}
 
 
-@dataclass
 class Trial:
     """All states of one recording."""
 
-    recording: Recording
-    scale: Scale
-
-    def __post_init__(self) -> None:
-        self.windows = windows_of(read_log(self.recording.log))
-        self.fars = open_fars([self.recording.far] if self.recording.far else [])
-        self.judge = Judge(Image(self.recording.base), self.windows, self.fars, self.recording.sightings)
+    def __init__(self, recording: Recording, scale: Scale) -> None:
+        self.recording = recording
+        self.scale = scale
+        self.windows = windows_of(read_log(recording.log))
+        self.fars = open_fars([recording.far] if recording.far else [])
+        self.judge = Judge(Image(recording.base), self.windows, self.fars, recording.sightings)
         self.generations: set[int] = set()  # all that a state recovered to
         self.first_step: dict[bytes, int] = {}  # by root hash: the same state prints the same
-        self.result = Result(
-            self.recording.workload.name,
-            len(self.windows),
-            sum(len(window.writes) for window in self.windows),
-        )
+        write_count = sum(len(window.writes) for window in self.windows)
+        self.result = Result(recording.workload.name, len(self.windows), write_count)
 
     def run(self) -> Result:
         """Try them all."""
@@ -140,7 +139,7 @@ class Trial:
             first = self.go_on(path, random.Random(str(state)).choice([Boot.PVH, Boot.MBR]), verdict.root)
             with Store(path, self.fars) as store:
                 check_store(store)
-        except RevenantError as error:
+        except TROUBLE as error:
             return f"started: {error}" + "".join(f"\n{note}" for note in getattr(error, "__notes__", []))
         path.unlink()
         return self.unlike(verdict, first)
@@ -169,6 +168,8 @@ class Trial:
 @contextmanager
 def workshop(keep: Path | None) -> Iterator[Path]:
     """A folder for recordings: `keep`, or one that goes unless something failed."""
+    if keep is not None and keep.exists():
+        raise RevenantError(keep, "is there already", "name a new folder for the recordings")
     folder = keep or Path(tempfile.mkdtemp(prefix="revenant-crashtest-"))
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
@@ -183,7 +184,7 @@ def try_workload(name: str, seed: int, scale: Scale, folder: Path, keep: bool) -
     try:
         recording = record(workload, seed, folder, workload.entry_count * scale.length)
         result = Trial(recording, scale).run()
-    except RevenantError as error:
+    except TROUBLE as error:
         result = Result(name, failures=[Failure(f"{name}:{seed}", f"recording it failed: {error}", "")])
     if not keep and not result.failures:
         shutil.rmtree(folder)
@@ -200,10 +201,11 @@ def replay(folder: Path, name: str) -> None:
     verdict, reason = trial.judge.judge(state)
     image = folder / f"{state}.img".replace(":", "-")
     trial.save(state, image)
-    facts = {"id": name, "image": str(image), "root": verdict.root.sequence if verdict.root else None}
-    print_facts({**facts, "fault": reason or trial.start(state) or "none"}, as_json=False)
-    if reason:
-        raise RevenantError(name, reason)
+    fault = reason or trial.start(state)
+    root = verdict.root.sequence if verdict.root else "none"
+    print_facts({"id": name, "image": str(image), "root": root, "fault": fault or "none"}, as_json=False)
+    if fault:
+        raise RevenantError(name, fault)
 
 
 def crashtest(

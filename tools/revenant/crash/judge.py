@@ -27,7 +27,6 @@ from revenant.format import (
     Pointer,
     Root,
     block_hash,
-    node_pointers,
     root_hash,
 )
 from revenant.store import Store
@@ -37,7 +36,6 @@ ROOT_START = ROOT_MAGIC.to_bytes(8, "little")
 BLANK_BLOCKS = (0, HEADER_BLOCK, HEADER_COPY_BLOCK)
 
 known_hash = lru_cache(1 << 17)(block_hash)
-known_pointers = lru_cache(1 << 14)(node_pointers)
 
 
 class StateStore(Store):
@@ -68,7 +66,7 @@ class StateStore(Store):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a state holds: a sound root, a blank disk (neither), or a fault; and the blocks that say so."""
+    """What a state holds: a sound root, a fault, or neither (a blank disk); and the blocks that say so."""
 
     root: Root | None
     fault: str
@@ -122,7 +120,7 @@ def block_in(entry: Entry, block: int) -> bytes:
 
 
 def roots_in(entry: Entry) -> list[Root]:
-    """The root records among a write's blocks."""
+    """The root records among a write's blocks. (No workload has a page that looks like one.)"""
     first, count = entry.sector // SECTORS_PER_BLOCK, entry.sector_count // SECTORS_PER_BLOCK
     blocks = [block_in(entry, block) for block in range(first, first + count)]
     roots = [(Root.unpack(data), data) for data in blocks if data.startswith(ROOT_START)]
