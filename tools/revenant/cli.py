@@ -12,6 +12,7 @@ import sys
 import typer
 
 from revenant import __version__, bench, images, running, witness
+from revenant.crash import command as crashtest
 from revenant.errors import MachineError, RevenantError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ images.register(app)
 running.register(app)
 bench.register(app)
 witness.register(app)
+crashtest.register(app)
 
 
 @app.command()

@@ -44,6 +44,32 @@ class Accelerator(StrEnum):
 
 
 @dataclass(frozen=True)
+class WriteLog:
+    """A file that is there, for every write and flush of the near disk (crash/log.py reads it).
+
+    `writes_per_s` holds back the disk's writes, not its flushes: one that is not waited for shows behind them.
+    """
+
+    path: Path
+    writes_per_s: int | None = None
+
+    def blockdev(self, blockdev: dict[str, Any]) -> dict[str, Any]:
+        """The same disk with the log between."""
+        name = blockdev["node-name"]
+        file: dict[str, Any] = {**blockdev, "node-name": f"{name}-file"}
+        if self.writes_per_s:
+            file = {"driver": "throttle", "throttle-group": "slow", "file": file}
+        log = {"driver": "file", "filename": str(self.path)}
+        return {"driver": "blklogwrites", "node-name": name, "file": file, "log": log}
+
+    def words(self) -> list[str]:
+        """What the command line needs besides."""
+        if not self.writes_per_s:
+            return []
+        return ["-object", f"throttle-group,id=slow,x-iops-write={self.writes_per_s}"]
+
+
+@dataclass(frozen=True)
 class MachineConfig:
     """What a machine is, whoever runs it."""
 
@@ -58,6 +84,7 @@ class MachineConfig:
     pidfile: Path | None = None
     test_spaces: int = 0
     log_level: int = 1
+    write_log: WriteLog | None = None
     extra: Sequence[str] = ()
 
     @property
@@ -209,7 +236,11 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
     words += ["-chardev", wiring.voice, "-serial", "chardev:voice"]
     words += wiring.monitor
     from_near = not config.fars or boots_by_itself(config.near)
-    words += disk_words(near_blockdev(config.near), from_near)
+    near = near_blockdev(config.near)
+    if config.write_log:
+        words += config.write_log.words()
+        near = config.write_log.blockdev(near)
+    words += disk_words(near, from_near)
     for number, uri in enumerate(config.fars, start=1):
         words += disk_words(far_blockdev(uri, f"far{number}"), number == 1 and not from_near)
     if config.pidfile:
