@@ -25,6 +25,15 @@ enum { EXIT_PANIC = 0x7f, EXIT_REFUSED = 0x7d, OPTIONS_SIZE = 1024, IO_COUNT = 2
 
 extern const char kernel_end[];
 
+/* What `revenant upgrade` asks of a kernel file before it installs it: an ELF note. */
+static const struct {
+    uint32_t name_size, value_size, type;
+    char name[12];
+    uint32_t format_version, record_version; /* that this kernel reads and writes */
+} version_note __attribute__((section(".note.revenant"), aligned(4), used)) = {
+    sizeof "Revenant", 8, 1, "Revenant", FORMAT_VERSION, RECORD_VERSION,
+};
+
 static struct boot_info boot;
 static uint64_t mono_base_ns; /* machine time when clock_init ran */
 
@@ -177,6 +186,8 @@ static void memory_start(const struct boot_info *info) {
 static void store_start(const struct options *options) {
     struct store_options store_options = {.record_version_max = RECORD_VERSION, .trust_given = options->trust_given};
     memcpy(store_options.trust, options->trust, ROOT_HASH_SIZE);
+    store_options.retention_given = options->retain_given;
+    store_options.retention = (struct store_retention){options->retain[0], options->retain[1], options->retain[2]};
     store_env.hash_pages = arch_vector_init() ? store_hash_pages : NULL;
     int status = store_open(&store_env, &store_options);
     if (status != 0)

@@ -36,7 +36,7 @@ struct machine_record { /* page 0 */
     uint32_t version;
     uint32_t zero;
     uint8_t machine_id[16];
-    uint64_t zero2;          /* machine time is in the root record */
+    uint64_t resume_reason;  /* enum resume_reason (abi/syscall.h): kept until programs have been told */
     uint64_t resume_count;
     uint64_t process_slots;  /* process records in use lie below this index */
     uint64_t thread_slots;

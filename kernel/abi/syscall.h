@@ -23,6 +23,9 @@ enum syscall_number {
     SYS_DISCARD = 10,
     SYS_EXEC_WRITE = 11,
     SYS_RESUME_COUNT = 12,
+    SYS_TAG = 13,
+    SYS_HISTORY = 14,
+    SYS_RESUME_REASON = 15,
     SYS_COUNT
 };
 
@@ -34,13 +37,29 @@ enum syscall_error {
     ERR_NOMEM = -4,  /* a limit of the process or the machine */
     ERR_TIMEOUT = -5,
     ERR_AGAIN = -6,  /* nothing to read now */
+    ERR_EXISTS = -7, /* the name is taken */
 };
 
 enum clock_id { CLOCK_MONO_NS = 0, CLOCK_WALL_NS = 1 };
 enum wait_bits { WAIT_CONSOLE_IN = 1, WAIT_CONSOLE_OUT = 2, WAIT_RESUMED = 4 };
 enum power_kind { POWER_OFF = 0, POWER_RESET = 1 };
 
+/* Why the machine went on in another way than by going on. Written by the tools into the machine record. */
+enum resume_reason { RESUME_RESTART = 0, RESUME_ROLLBACK = 1, RESUME_FORK = 2, RESUME_UPGRADE = 3 };
+
 #define WAIT_FOREVER UINT64_MAX
+
+enum generation_info_flags { GENERATION_INFO_TAGGED = 1, GENERATION_INFO_ROLLBACK = 4 }; /* as in the disk format */
+
+struct generation_info {
+    uint64_t generation;
+    uint64_t wall_ns;          /* of its freeze */
+    uint64_t mono_ns;
+    uint64_t pages;            /* written by its commit */
+    uint64_t origin;           /* with GENERATION_INFO_ROLLBACK: the generation whose contents it has */
+    uint64_t flags;
+    char tag[48];              /* NUL-padded */
+};
 
 struct machine_stats {
     uint64_t generation;       /* newest durable */

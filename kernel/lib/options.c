@@ -5,7 +5,7 @@
 
 #include "lib/error.h"
 
-enum { INTERVAL_MS_DEFAULT = 100, INTERVAL_MS_MAX = 60000, TEST_SPACES_MAX = 128 };
+enum { INTERVAL_MS_DEFAULT = 100, INTERVAL_MS_MAX = 60000, TEST_SPACES_MAX = 128, RETAIN_MAX = 1024 };
 
 static int is_blank(char c) { return c == ' ' || c == '\n' || c == '\t'; }
 
@@ -39,6 +39,23 @@ static int parse_hash(const char *text, size_t length, uint8_t hash[32]) {
     return 0;
 }
 
+/* Three numbers with colons between them. */
+static int parse_retain(const char *text, size_t length, uint32_t retain[3]) {
+    for (unsigned i = 0; i < 3; i++) {
+        size_t part = 0;
+        uint64_t number;
+        while (part < length && text[part] != ':')
+            part++;
+        int status = parse_number(text, part, RETAIN_MAX, &number);
+        if (status != 0 || (part == length) != (i == 2))
+            return -E_INVAL;
+        retain[i] = (uint32_t)number;
+        text += part + 1;
+        length -= part + (i < 2);
+    }
+    return 0;
+}
+
 static int name_is(const char *text, size_t length, const char *name) {
     return strlen(name) == length && strncmp(text, name, length) == 0;
 }
@@ -50,6 +67,10 @@ static int parse_word(struct options *options, const char *name, size_t name_len
     if (name_is(name, name_length, "trust")) {
         options->trust_given = 1;
         return parse_hash(value, value_length, options->trust);
+    }
+    if (name_is(name, name_length, "retain")) {
+        options->retain_given = 1;
+        return parse_retain(value, value_length, options->retain);
     }
     if (name_is(name, name_length, "interval_ms")) {
         status = parse_number(value, value_length, INTERVAL_MS_MAX, &options->interval_ms);

@@ -13,6 +13,8 @@ struct options {
     int relaxed;
     uint64_t test_spaces;
     enum log_level log_level;
+    int retain_given;
+    uint32_t retain[3]; /* newest, hourly, daily */
     int trust_given;
     uint8_t trust[32];
 };

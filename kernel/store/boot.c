@@ -45,6 +45,7 @@ void boot_init(int installed) {
     boot.installed = installed;
 }
 
+void boot_uninstalled(void) { boot.installed = 0; }
 uint64_t boot_retry_ns(void) { return boot.retry_ns; }
 int boot_ready(void) { return boot.state == STATE_READY; }
 
@@ -174,10 +175,12 @@ static int ready(void) { return 0; }
 
 /* Pages 1 to 16 of the loader go to their places, then, flushed, page 0 to block 0. */
 static int install(void) {
-    while (boot.child <= LOADER_BLOCK_COUNT && !ptr_present(&boot.node->child[boot.child]))
-        boot.child++;
     if (boot.child > LOADER_BLOCK_COUNT)
         return start_io(STORE_FLUSH, 0, STATE_AREA_FLUSHED);
+    if (!ptr_present(&boot.node->child[boot.child])) {
+        memset(boot.page, 0, BLOCK_SIZE);
+        return start_io(STORE_WRITE, LOADER_BLOCK + boot.child - 1, STATE_PAGE_WRITTEN);
+    }
     return start_fetch(&boot.node->child[boot.child], boot.page, STATE_PAGE_READ);
 }
 
@@ -306,11 +309,11 @@ static int take_over(void) {
     return 1;
 }
 
-/* 2: no boot object has to be written (any more). */
+/* 2: no boot object has to be written (any more). One that replaces those that are taken over comes after them. */
 int boot_step_commit(void) {
     if (store.far_changed)
         return write_table();
     if (boot.state == STATE_READY && !boot.waiting)
         return take_over();
-    return PHASE_DONE;
+    return replace_step();
 }

@@ -33,6 +33,7 @@ static struct {
 } commit;
 
 uint64_t commit_generation(void) { return commit.running ? commit.request->generation : store.root.generation; }
+const struct store_commit *commit_request(void) { return commit.request; }
 int store_commit_running(void) { return commit.running; }
 
 /* --- worst case --- */
@@ -68,7 +69,7 @@ static uint64_t worst_case(uint64_t page_count) {
     uint64_t bitmap = blocks / BITS_PER_PAGE + 1;
     sum += bitmap + nodes_bound(bitmap, 1, bitmap, 0) + meta_dirty_count();
     uint64_t deaths = sum + list_dead.count + (clone_pending() ? blocks - store.free_count : 0);
-    return sum + deaths / LIST_ENTRY_COUNT_MAX + SPARE_BLOCK_COUNT;
+    return sum + deaths / LIST_ENTRY_COUNT_MAX + store.list_bound + replace_bound() + SPARE_BLOCK_COUNT;
 }
 
 int store_commit_start(struct store_commit *request) {
@@ -77,6 +78,8 @@ int store_commit_start(struct store_commit *request) {
         return -E_BUSY;
     if (store.broken)
         return -E_IO;
+    if (request->tag != NULL && (request->tag[0] == 0 || strlen(request->tag) > TAG_SIZE_MAX))
+        return -E_INVAL;
     if (request->generation != generation + 1 && (request->generation != generation || request->page_count != 0))
         return -E_INVAL;
     store.operation++;
@@ -109,9 +112,19 @@ static int begin(void) {
     return PHASE_DONE;
 }
 
+static int keep(void) {
+    int status = tag_keep();
+    return status != 0 ? status : PHASE_DONE;
+}
+
 static int retain(void) {
     int status = list_flush_full(&list_dead);
     return status != 0 ? status : retain_step();
+}
+
+static int let_go(void) {
+    int status = tag_let_go();
+    return status != 0 ? status : PHASE_DONE;
 }
 
 static int spaces(void) {
@@ -254,7 +267,10 @@ static int record(void) {
     const struct store_commit *request = commit.request;
     struct generation_disk record = {.generation = request->generation, .wall_ns = request->wall_ns,
                                      .mono_ns = request->mono_ns, .tree = store.tree[TREE_MAIN].root,
-                                     .tree_height = store.tree[TREE_MAIN].height, .dirty_pages = commit.page_count};
+                                     .tree_height = store.tree[TREE_MAIN].height, .dirty_pages = commit.page_count,
+                                     .flags = request->flags, .origin = request->origin};
+    if (request->tag != NULL && request->tag_generation == 0)
+        tag_set(&record, request->tag);
     int status = retain_append(&record);
     commit.pruned = 0;
     return status != 0 ? status : PHASE_DONE;
@@ -309,10 +325,15 @@ static void fill_root(struct root_disk *root) {
     root->kernel = store.boot[BOOT_KERNEL];
     root->loader = store.boot[BOOT_LOADER];
     root->resume = store.boot[BOOT_RESUME];
+    root->kernel_size = store.boot_size[BOOT_KERNEL];
+    root->loader_size = store.boot_size[BOOT_LOADER];
     root->stores = store.boot[BOOT_STORES];
     root->block_count = store.header.block_count;
     root->free_count = store.free_count;
     root->alloc_next = store.alloc_next;
+    root->retain_count = store.retention.count;
+    root->retain_hourly = store.retention.hourly;
+    root->retain_daily = store.retention.daily;
     root_seal(root);
 }
 
@@ -335,14 +356,15 @@ static int finish(void) {
     list_dead.count = 0;
     store.frozen = store.draining = store.unsaved = store.far_changed = 0;
     store.freeable = retain_freeable();
+    store.list_bound = retain_list_bound();
     commit.running = 0;
     request->done(request, 0);
     return 1;
 }
 
 static int (*const phase[])(void) = {
-    begin,      retain,      spaces,     pages,       drain_copies, boot_step_commit, place_main,
-    write_main, record,      place_meta, write_lists, write_meta,   wait_writes,      flush,
+    begin,      keep,        retain,     let_go,      spaces,       pages,            drain_copies,
+    boot_step_commit, place_main, write_main, record,      place_meta, write_lists, write_meta,   wait_writes,      flush,
     wait_writes, write_root, wait_writes, flush,      wait_writes,  finish,
 };
 

@@ -31,6 +31,13 @@ enum {
     STORE_BLOCK_COUNT_MIN = 2048,
     RETAIN_COUNT_DEFAULT = 16,
     KERNEL_SIZE_MAX = 448 * 1024,
+    TAG_SIZE_MAX = 47,
+    TAG_COUNT_MAX = 256, /* given by people and programs */
+    AUTOMATIC_TAG_COUNT = 4,
+    RETAIN_COUNT_MIN = 2, /* the durable generation is not one that leaves */
+    RETAIN_COUNT_MAX = 1024,
+    RETAIN_HOURLY_MAX = 168,
+    RETAIN_DAILY_MAX = 366,
 };
 
 #define HEADER_MAGIC 0x44414548544e5652ull /* "RVNTHEAD" */
@@ -73,6 +80,9 @@ enum generation_flags {
     GENERATION_DROPPED = 2,
     GENERATION_ROLLBACK = 4,
     GENERATION_ADOPTED = 8,
+    GENERATION_HOURLY = 16,
+    GENERATION_DAILY = 32,
+    GENERATION_AUTOMATIC = 64,
 };
 
 struct generation_disk {
@@ -87,7 +97,8 @@ struct generation_disk {
     uint64_t dead_count;
     uint64_t held_count;
     uint64_t dirty_pages;
-    uint8_t zero[56];
+    uint64_t origin; /* GENERATION_ROLLBACK: whose contents it has */
+    uint8_t zero[48];
     char tag[48];
 };
 
@@ -134,7 +145,9 @@ struct root_disk {
     uint32_t retain_count;
     uint32_t flags;
     uint64_t resume_list_size;
-    uint8_t zero[72];
+    uint32_t retain_hourly;
+    uint32_t retain_daily;
+    uint8_t zero[64];
     uint8_t hash[ROOT_HASH_SIZE];
     uint8_t signature[64];
 };
@@ -169,6 +182,7 @@ FORMAT_AT(generation_disk, dead, 64);
 FORMAT_AT(generation_disk, held, 96);
 FORMAT_AT(generation_disk, dead_count, 128);
 FORMAT_AT(generation_disk, dirty_pages, 144);
+FORMAT_AT(generation_disk, origin, 152);
 FORMAT_AT(generation_disk, tag, 208);
 FORMAT_SIZE(list_entry_disk, 16);
 FORMAT_SIZE(list_block_disk, BLOCK_SIZE);
@@ -190,6 +204,7 @@ FORMAT_AT(root_disk, free_count, 312);
 FORMAT_AT(root_disk, alloc_next, 320);
 FORMAT_AT(root_disk, retain_count, 328);
 FORMAT_AT(root_disk, resume_list_size, 336);
+FORMAT_AT(root_disk, retain_hourly, 344);
 FORMAT_AT(root_disk, hash, 416);
 FORMAT_AT(root_disk, signature, 448);
 FORMAT_SIZE(store_entry_disk, 64);

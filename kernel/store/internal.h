@@ -23,7 +23,7 @@ enum {
     BITS_PER_PAGE = BLOCK_SIZE * 8,
     COUNTS_PER_PAGE = BLOCK_SIZE / 4,
     RECORDS_PER_TABLE_PAGE = BLOCK_SIZE / 256,
-    TAG_COUNT_MAX = 1024,
+    HOLDER_COUNT_MAX = 1024, /* generations kept although they are not among the newest */
     HASH_GROUP_COUNT = 4,
     SPARE_BLOCK_COUNT = 64, /* kept free for roots without pages */
 };
@@ -61,11 +61,13 @@ enum boot_object { BOOT_KERNEL, BOOT_LOADER, BOOT_RESUME, BOOT_STORES, BOOT_OBJE
 
 struct store {
     const struct store_env *env;
+    struct store_retention retention; /* of the next root */
     struct header_disk header;
     struct root_disk root;  /* the newest durable root */
     uint64_t sequence_max;  /* of all root records seen */
     struct tree tree[TREE_COUNT];
     struct block_ptr_disk boot[BOOT_OBJECT_COUNT];
+    uint32_t boot_size[BOOT_LOADER + 1]; /* of kernel and loader, as the root record says it */
     struct store_entry_disk far[STORE_ENTRY_COUNT_MAX]; /* the table of stores: store number n is far[n - 1] */
     int far_changed;        /* the table is not on the disk yet */
     uint8_t disk_id[1 + STORE_FAR_COUNT_MAX][STORE_ID_SIZE];
@@ -75,6 +77,7 @@ struct store {
     uint64_t space_bound, page_bound; /* the largest that were asked for: they bound the nodes of a commit, as does */
     unsigned height_bound;            /* the greatest height of a space that was met */
     uint64_t freeable;      /* blocks that the next commit frees before it needs any */
+    uint64_t list_bound;    /* blocks that it may need for held lists */
     const void *wait_key;   /* set with -E_AGAIN: what it waits for, if that is a node */
     int urgent;             /* allocations may use the commit reserve */
     int draining;           /* the commit waits for the copies that it found: no other is started */
@@ -154,7 +157,7 @@ int list_flush_full(struct list_writer *writer); /* 1: wrote a block */
 int list_place(struct list_writer *writer);      /* 1: there was something to settle */
 int list_finish(struct list_writer *writer);
 
-/* retain.c: the table of generations */
+/* retain.c: the table of generations, and what is free */
 int retain_record(uint64_t index, int modify, struct generation_disk **record);
 int retain_find(uint64_t generation, uint64_t *index);
 void retain_begin(void);
@@ -163,8 +166,16 @@ int retain_dead_head(void);
 int retain_append(const struct generation_disk *record);
 int retain_finish(const struct list_writer *dead);
 uint64_t retain_freeable(void);
+uint64_t retain_list_bound(void);
+int retain_scan(uint64_t *count);
 void retain_forget(void);
 void retain_init(void);
+
+/* tag.c: which generations are kept although they are not among the newest */
+enum { GENERATION_HOLDERS = GENERATION_TAGGED | GENERATION_HOURLY | GENERATION_DAILY };
+void tag_set(struct generation_disk *record, const char *tag);
+int tag_keep(void);    /* in a commit, before retention: what is kept from now on */
+int tag_let_go(void);  /* after it: what is kept no longer; freed by the next commit */
 
 /* write.c: the commit's writes */
 enum write_kind { WRITE_DATA, WRITE_NODE, WRITE_FREE };
@@ -206,8 +217,15 @@ int boot_step_idle(void);
 uint64_t boot_retry_ns(void);
 int boot_ready(void);       /* a commit would make near more independent */
 void boot_init(int installed);
+void boot_uninstalled(void); /* the loader area and block 0 are not what the loader object says */
+
+/* replace.c */
+int replace_step(void);
+uint64_t replace_bound(void);
+void replace_init(void);
 
 /* commit.c */
+const struct store_commit *commit_request(void); /* the running one */
 uint64_t commit_generation(void); /* being built; outside of a commit the durable one */
 int commit_step(void);
 void commit_init(void);

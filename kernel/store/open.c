@@ -150,12 +150,15 @@ static void take_root(const struct root_disk *root) {
     store.boot[BOOT_KERNEL] = root->kernel;
     store.boot[BOOT_LOADER] = root->loader;
     store.boot[BOOT_RESUME] = root->resume;
+    store.boot_size[BOOT_KERNEL] = root->kernel_size;
+    store.boot_size[BOOT_LOADER] = root->loader_size;
     store.boot[BOOT_STORES] = root->stores;
     store.free_count = root->free_count;
     if (store.header.block_count > root->block_count) /* it has been grown */
         store.free_count += store.header.block_count - root->block_count;
     store.alloc_next = root->alloc_next;
     store.freeable = 0;
+    store.retention = (struct store_retention){root->retain_count, root->retain_hourly, root->retain_daily};
 }
 
 /* Reads the top node of a tree, so that a root is known to lead somewhere. */
@@ -287,6 +290,10 @@ static int commit_now(void) {
     return result;
 }
 
+static void seal_header(void) {
+    blake2b(store.header.hash, sizeof store.header.hash, &store.header, offsetof(struct header_disk, hash));
+}
+
 static void make_header(void) {
     struct header_disk *header = &store.header;
     uint64_t block_count = store.env->disk_sectors[0] / SECTORS_PER_BLOCK;
@@ -299,7 +306,7 @@ static void make_header(void) {
     header->ring_first = RING_FIRST_BLOCK;
     header->ring_stride = (header->block_count - RING_FIRST_BLOCK) / RING_COUNT;
     header->created_wall_ns = store.root.wall_ns;
-    blake2b(header->hash, sizeof header->hash, header, offsetof(struct header_disk, hash));
+    seal_header();
 }
 
 /* --- adoption --- */
@@ -370,6 +377,7 @@ static int adopt(const struct store_options *options) {
     root.free_count = store.header.block_count - FIXED_BLOCK_COUNT;
     root.alloc_next = RING_FIRST_BLOCK;
     root.retain_count = RETAIN_COUNT_DEFAULT;
+    root.retain_hourly = root.retain_daily = 0;
     root.flags = 0;
     attach_far_disks(0);
     take_root(&root);
@@ -396,6 +404,23 @@ static int resume(const struct store_options *options) {
     return 0;
 }
 
+/* A header may say more than the root that is not written yet; never less. So the copy that is read first comes last. */
+int store_grow(uint64_t block_count) {
+    uint64_t before = store.header.block_count;
+    if (block_count <= before || block_count > UINT32_MAX)
+        return -E_RANGE;
+    if (block_count > store.env->disk_sectors[0] / SECTORS_PER_BLOCK)
+        return -E_NOSPACE;
+    store.header.block_count = block_count;
+    seal_header();
+    int status = write_header(HEADER_COPY_BLOCK);
+    if (status == 0)
+        status = write_header(HEADER_BLOCK);
+    if (status == 0)
+        store.free_count += block_count - before;
+    return status;
+}
+
 int store_open(const struct store_env *env, const struct store_options *options) {
     memset(&store, 0, sizeof store);
     store.env = env;
@@ -406,12 +431,20 @@ int store_open(const struct store_env *env, const struct store_options *options)
     commit_init();
     write_init();
     retain_init();
+    const struct store_retention *retention = &options->retention;
+    if (options->retention_given &&
+        (retention->count < RETAIN_COUNT_MIN || retention->count > RETAIN_COUNT_MAX ||
+         retention->hourly > RETAIN_HOURLY_MAX || retention->daily > RETAIN_DAILY_MAX))
+        return -E_INVAL;
     int status = view_disk(0);
     int installed = view.installed;
     boot_init(installed);
+    replace_init();
     if (status == 0)
         status = view.blank ? adopt(options) : resume(options);
     else if (status != -E_RANGE)
         store_notice("near: %s", view.foreign ? "not a store of ours: left alone" : "no valid root");
+    if (status == 0 && options->retention_given)
+        store.retention = options->retention;
     return status;
 }

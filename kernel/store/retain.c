@@ -12,15 +12,15 @@ enum walk_state { WALK_START, WALK_PICK, WALK_DEAD, WALK_HELD, WALK_FINISH, WALK
 
 static uint64_t record_count;
 static int scanned;
-static uint64_t tagged[TAG_COUNT_MAX];
-static unsigned tagged_count;
+static uint64_t holder[HOLDER_COUNT_MAX]; /* ascending */
+static unsigned holder_count;
 static struct list_writer held[HELD_WRITER_COUNT];
 
 /* Where the walk is. */
 static struct {
     uint64_t index;             /* of the record */
     uint64_t generation;        /* of the record */
-    int keep;                   /* it is tagged */
+    int keep;                   /* it is tagged, or kept for its hour or day */
     struct block_ptr_disk held;
     enum walk_state state;
     struct block_ptr_disk at;   /* the list block that is being read or walked */
@@ -38,7 +38,7 @@ void retain_forget(void) {
 void retain_init(void) {
     memset(&walk, 0, sizeof walk);
     memset(held, 0, sizeof held);
-    tagged_count = 0;
+    holder_count = 0;
     retain_forget();
 }
 
@@ -71,27 +71,28 @@ static int scan(void) {
     return 0;
 }
 
-static int gather_tagged(void) {
+/* Which generations are kept, once tag_keep has decided. */
+static int gather_holders(void) {
     struct generation_disk *record;
-    tagged_count = 0;
+    holder_count = 0;
     for (uint64_t index = 0; index < record_count; index++) {
         int status = retain_record(index, 0, &record);
         if (status != 0)
             return status;
-        if (record == NULL || !(record->flags & GENERATION_TAGGED))
+        if (record == NULL || !(record->flags & GENERATION_HOLDERS))
             continue;
-        if (tagged_count == TAG_COUNT_MAX)
+        if (holder_count == HOLDER_COUNT_MAX)
             return -E_LIMIT;
-        tagged[tagged_count++] = record->generation;
+        holder[holder_count++] = record->generation;
     }
     return 0;
 }
 
-/* The newest tagged generation in [birth, death), or 0. */
+/* The newest kept generation in [birth, death), or 0. */
 static uint64_t holder_of(uint64_t birth, uint64_t death) {
-    for (unsigned i = tagged_count; i > 0; i--)
-        if (tagged[i - 1] < death)
-            return tagged[i - 1] >= birth ? tagged[i - 1] : 0;
+    for (unsigned i = holder_count; i > 0; i--)
+        if (holder[i - 1] < death)
+            return holder[i - 1] >= birth ? holder[i - 1] : 0;
     return 0;
 }
 
@@ -255,9 +256,7 @@ void retain_begin(void) {
 }
 
 static int start(void) {
-    int status = scanned ? 0 : scan();
-    if (status == 0)
-        status = gather_tagged();
+    int status = gather_holders();
     if (status == 0)
         walk.state = WALK_PICK;
     return status;
@@ -272,10 +271,10 @@ static int pick(void) {
             return status;
         if (record->generation + store.root.retain_count > commit_generation())
             break;
-        if ((record->flags & GENERATION_TAGGED) && !ptr_present(&record->dead))
+        if ((record->flags & GENERATION_HOLDERS) && !ptr_present(&record->dead))
             continue;
         walk.generation = record->generation;
-        walk.keep = (record->flags & GENERATION_TAGGED) != 0;
+        walk.keep = (record->flags & GENERATION_HOLDERS) != 0;
         walk.held = record->held;
         walk_to(&record->dead);
         walk.state = WALK_DEAD;
@@ -285,7 +284,7 @@ static int pick(void) {
     return 0;
 }
 
-/* A record whose lists are done stays if it is tagged, else goes. */
+/* A record whose lists are done stays if it is kept, else goes. */
 static int finish_record(void) {
     struct generation_disk *record;
     int status = walk.keep ? retain_record(walk.index, 1, &record) : remove_record(walk.index);
@@ -338,7 +337,7 @@ int retain_dead_head(void) {
     memset(&list_dead.head, 0, sizeof list_dead.head);
     if (commit_generation() != store.root.generation)
         return 0;
-    int status = scanned ? 0 : scan();
+    int status = retain_scan(&index);
     if (status == 0)
         status = retain_find(store.root.generation, &index);
     if (status == 0)
@@ -346,6 +345,13 @@ int retain_dead_head(void) {
     if (status == 0)
         list_dead.head = record->dead;
     return status == -E_NOENT ? 0 : status;
+}
+
+/* How many records there are. */
+int retain_scan(uint64_t *count) {
+    int status = scanned ? 0 : scan();
+    *count = record_count;
+    return status;
 }
 
 static int append(const struct generation_disk *record) {
@@ -397,10 +403,59 @@ int retain_finish(const struct list_writer *dead) {
     return 0;
 }
 
+static int is_retained(const struct generation_disk *record) {
+    return record->generation + store.root.retain_count > store.root.generation || record->flags & GENERATION_HOLDERS;
+}
+
+/* The first record of a generation beyond `after`: they ascend. */
+static int find_after(uint64_t after, uint64_t *index) {
+    struct generation_disk *record;
+    uint64_t end = record_count;
+    for (*index = 0; *index < end;) {
+        uint64_t middle = *index + (end - *index) / 2;
+        int status = retain_record(middle, 0, &record);
+        if (status != 0)
+            return status;
+        if (record->generation > after)
+            end = middle;
+        else
+            *index = middle + 1;
+    }
+    return 0;
+}
+
+int store_history(uint64_t after, struct generation_disk *out, unsigned count, const void **key_out) {
+    struct generation_disk *record;
+    uint64_t index = 0, table_count;
+    unsigned found = 0;
+    store.operation++;
+    int status = retain_scan(&table_count);
+    if (status == 0)
+        status = find_after(after, &index);
+    for (; status == 0 && index < table_count && found < count; index++) {
+        status = retain_record(index, 0, &record);
+        if (status == 0 && record->generation <= store.root.generation && is_retained(record))
+            out[found++] = *record;
+    }
+    if (status == -E_AGAIN)
+        *key_out = store.wait_key;
+    return status == 0 ? (int)found : status;
+}
+
+/* Blocks that held lists may need when all that is on lists moves to them. */
+uint64_t retain_list_bound(void) {
+    struct generation_disk *record;
+    uint64_t entries = 0;
+    for (uint64_t i = 0; holder_count != 0 && i < record_count; i++)
+        if (retain_record(i, 0, &record) == 0 && record != NULL)
+            entries += record->dead_count + record->held_count;
+    return holder_count + entries / LIST_ENTRY_COUNT_MAX;
+}
+
 /* How many blocks the commit of the next generation will free before it needs any; 0 when that is not plain to see. */
 uint64_t retain_freeable(void) {
     struct generation_disk *record;
-    if (tagged_count != 0 || record_count == 0 || retain_record(0, 0, &record) != 0 || record == NULL)
+    if (holder_count != 0 || store.retention.hourly != 0 || store.retention.daily != 0 || record_count == 0 || retain_record(0, 0, &record) != 0 || record == NULL)
         return 0;
     return record->generation + store.root.retain_count == store.root.generation + 1 ? record->dead_count : 0;
 }

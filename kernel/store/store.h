@@ -48,10 +48,17 @@ struct store_env {
 };
 
 /* --- opening --- */
+struct store_retention {
+    uint32_t count;                              /* newest generations, RETAIN_COUNT_MIN to RETAIN_COUNT_MAX */
+    uint32_t hourly, daily;                      /* of those that leave them, the first ones of so many hours and days */
+};
+
 struct store_options {
     int trust_given;
     uint8_t trust[ROOT_HASH_SIZE];               /* the far root record that may be adopted */
     uint32_t record_version_max;                 /* refuse generations with a newer record layout */
+    int retention_given;                         /* else it stays as the root says */
+    struct store_retention retention;
 };
 
 /*
@@ -99,6 +106,11 @@ struct store_commit {
     uint64_t wall_ns, mono_ns;
     uint64_t page_count;                         /* how many next() will give */
     uint32_t record_version;
+    uint32_t flags;                              /* of its record: GENERATION_ROLLBACK, GENERATION_AUTOMATIC */
+    uint64_t origin;                             /* with GENERATION_ROLLBACK: whose contents these are */
+    const char *tag;                             /* NULL, or 1 to TAG_SIZE_MAX bytes, stable until done() */
+    uint64_t tag_generation;                     /* a retained one that gets the tag; 0: this one */
+    uint64_t untag_generation;                   /* one that loses its tag; 0: none */
     int (*next)(struct store_commit *commit, struct store_commit_page *page); /* 1: page set; 0: no more */
     /* its block is on the disk (not yet flushed) */
     void (*written)(struct store_commit *commit, struct store_commit_page *page);
@@ -121,6 +133,22 @@ int store_has_unsaved_copies(void);
  * -E_AGAIN as above. */
 int store_space_clone(uint64_t from, uint64_t to, const void **key_out);
 int store_space_drop(uint64_t space);
+
+/* The next commit makes these the kernel and the loader (NULL: as they are); stable until its done(). */
+struct store_boot_object {
+    const void *page[NODE_FANOUT];               /* NULL: zeros */
+    uint32_t size;                               /* as the root record says it */
+};
+void store_boot_replace(const struct store_boot_object *kernel, const struct store_boot_object *loader);
+
+/* Takes more blocks of near's disk into use, for good with the next commit. Waits for its I/O, as store_open does. */
+int store_grow(uint64_t block_count);
+
+/*
+ * The records of retained generations after `after`, oldest first: how many of at most `count` were copied. -E_AGAIN as above.
+ * Only durable ones.
+ */
+int store_history(uint64_t after, struct generation_disk *record, unsigned count, const void **key_out);
 
 /* Memory: drops clean cached nodes and pages, oldest first; returns how many pages were freed. */
 size_t store_shrink(size_t page_count);

@@ -121,6 +121,8 @@ int root_valid(const struct root_disk *root, const uint8_t *store_id) {
         return -E_CORRUPT;
     if (root->free_count > root->block_count || root->generation >= (uint64_t)1 << 48 || root->retain_count == 0)
         return -E_CORRUPT;
+    if (root->retain_hourly > RETAIN_HOURLY_MAX || root->retain_daily > RETAIN_DAILY_MAX)
+        return -E_CORRUPT;
     return 0;
 }
 

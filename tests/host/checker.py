@@ -18,6 +18,7 @@ RING_COUNT = 64
 FANOUT = 128
 SPACE_SHARES = 1
 FIRST_USER_SPACE = 16
+TAGGED, DROPPED, HOURLY, DAILY = 1, 2, 16, 32  # flags of a generation
 
 
 class Damaged(Exception):
@@ -350,7 +351,8 @@ def _check_record_order(image: Image, root: Root, records: list[Record]) -> None
     if records and generations[-1] != root.generation:
         image.say(f"the newest record is {generations[-1]}, the root's generation {root.generation}")
     for record in records:
-        if record.generation + root.retain_count <= root.generation and not record.flags & 3:
+        old = record.generation + root.retain_count <= root.generation
+        if old and not record.flags & (TAGGED | DROPPED | HOURLY | DAILY):
             image.say(f"generation {record.generation} has a record but is not retained")
 
 
@@ -369,7 +371,7 @@ def check(data: bytes) -> list[str]:
         owners.own(block, "tree")
     named = _check_lists(image, records, newest, owners)
     for record in records:
-        if record.generation == root.generation:
+        if record.generation == root.generation or record.flags & DROPPED:
             continue
         old = walk_tree(image, record.tree, record.height, f"generation {record.generation}", set())
         for block in old.count:
@@ -410,7 +412,7 @@ def _check_bitmap(image: Image, meta: Tree, root: Root, owners: Ownership) -> No
         image.say(f"block {block} belongs to {owners.owner[block]} and is not taken")
     for block in sorted(block for block in taken if image.is_fixed(block) or block >= image.block_count):
         image.say(f"block {block} has a fixed place or none and is taken")
-    free = image.block_count - FIXED_BELOW - RING_COUNT - len(taken)
+    free = root.block_count - FIXED_BELOW - RING_COUNT - len(taken)
     if root.free_count != free:
         image.say(f"free_count {root.free_count}, free {free}")
 

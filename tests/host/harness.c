@@ -318,10 +318,20 @@ static void clear_staged(void) {
     staged_count = staged_next = 0;
 }
 
+/* What the next commit says of tags. */
+static struct {
+    char tag[TAG_SIZE_MAX + 1];
+    uint64_t tag_generation, untag_generation, flags, wall_ns;
+} say;
+
 static int run_commit(uint64_t generation) {
     commit = (struct store_commit){.generation = generation, .wall_ns = generation * 1000, .mono_ns = generation * 10,
                                    .page_count = staged_count, .record_version = 1, .next = next_page,
-                                   .written = written, .done = commit_done};
+                                   .written = written, .done = commit_done,
+                                   .flags = (uint32_t)say.flags, .tag = say.tag[0] != 0 ? say.tag : NULL,
+                                   .tag_generation = say.tag_generation, .untag_generation = say.untag_generation};
+    if (say.wall_ns != 0)
+        commit.wall_ns = say.wall_ns;
     staged_next = written_count = 0;
     commit_result = 1;
     int status = store_commit_start(&commit);
@@ -398,6 +408,11 @@ static void answer(int status, const char *template, ...) {
     fflush(stdout);
 }
 
+static void answer_end(void) {
+    printf("\n");
+    fflush(stdout);
+}
+
 static void forget_pending(void) {
     while (pending != NULL) {
         struct pending *next = pending->next;
@@ -462,6 +477,8 @@ static void cmd_format(unsigned index) {
     answer(0, "%lu", (unsigned long)disk->block_count);
 }
 
+static struct store_options open_options = {.record_version_max = 1};
+
 /* open [trust [cut]] */
 static void cmd_open(const char *trust, uint64_t cut) {
     cut_after = cut == 0 ? UINT64_MAX : completion_count + cut;
@@ -469,7 +486,7 @@ static void cmd_open(const char *trust, uint64_t cut) {
         answer(0, "cut");
         return;
     }
-    struct store_options options = {.record_version_max = 1};
+    struct store_options options = open_options;
     for (unsigned i = 0; trust != NULL && strlen(trust) == 64 && i < 32; i++) {
         unsigned byte;
         sscanf(trust + 2 * i, "%2x", &byte);
@@ -538,6 +555,69 @@ static void cmd_get(uint64_t space, uint64_t page, uint64_t value) {
     answer(status, "%s %lx", same ? "same" : "other", (unsigned long)first);
 }
 
+/* The next commits tag a generation (0: the new one), until told otherwise; no name: no tag. */
+static void cmd_tag(uint64_t generation, const char *name) {
+    say.tag_generation = generation;
+    memset(say.tag, 0, sizeof say.tag);
+    memcpy(say.tag, name, strlen(name));
+    answer(0, "%s", name);
+}
+
+/* The next commit replaces kernel and loader (0 pages: not) with patterns from value on. */
+static void cmd_boot(unsigned kernel_count, unsigned loader_count, uint64_t value) {
+    static uint64_t page[2][NODE_FANOUT][BLOCK_SIZE / 8];
+    static struct store_boot_object object[2];
+    const unsigned count[2] = {kernel_count, loader_count};
+    memset(object, 0, sizeof object);
+    for (unsigned i = 0; i < 2; i++) {
+        for (unsigned j = 0; j < count[i]; j++) {
+            fill(page[i][j], value + j);
+            object[i].page[j] = page[i][j];
+        }
+        object[i].size = count[i] * BLOCK_SIZE - i * BLOCK_SIZE;
+    }
+    store_boot_replace(kernel_count != 0 ? &object[0] : NULL, loader_count != 0 ? &object[1] : NULL);
+    answer(0, "%lu", (unsigned long)value);
+}
+
+/* grow BLOCKS [cut] */
+static void cmd_grow(uint64_t block_count, uint64_t cut) {
+    struct disk *disk = &disks[0];
+    if (block_count > disk->block_count) {
+        disk->now = realloc(disk->now, block_count * BLOCK_SIZE);
+        disk->durable = realloc(disk->durable, block_count * BLOCK_SIZE);
+        memset(disk->now + disk->block_count * BLOCK_SIZE, 0, (block_count - disk->block_count) * BLOCK_SIZE);
+        memset(disk->durable + disk->block_count * BLOCK_SIZE, 0, (block_count - disk->block_count) * BLOCK_SIZE);
+        disk->block_count = block_count;
+        env.disk_sectors[0] = block_count * SECTORS_PER_BLOCK;
+    }
+    cut_after = cut == 0 ? UINT64_MAX : completion_count + cut;
+    if (setjmp(power_is_off) != 0) {
+        answer(0, "cut");
+        return;
+    }
+    int status = store_grow(block_count);
+    cut_after = UINT64_MAX;
+    answer(status, "%lu", (unsigned long)block_count);
+}
+
+static void cmd_history(void) {
+    static struct generation_disk record[1024];
+    const void *key;
+    unsigned rounds = 0;
+    int count;
+    while ((count = store_history(0, record, 1024, &key)) == -E_AGAIN && wait_step(&rounds))
+        continue;
+    if (count < 0) {
+        answer(count, "%s", "");
+        return;
+    }
+    printf("ok");
+    for (int i = 0; i < count; i++)
+        printf(" %lu:%u:%s", (unsigned long)record[i].generation, record[i].flags, record[i].tag);
+    answer_end();
+}
+
 static void cmd_crash(void) {
     forget_pending();
     while (pages_out > 0)
@@ -592,6 +672,18 @@ static void cmd_set(const char *name, uint64_t index, uint64_t value) {
         page_limit = value == 0 ? SIZE_MAX : value;
     else if (strcmp(name, "dead") == 0)
         disks[index].dead = (int)value;
+    else if (strcmp(name, "untag") == 0)
+        say.untag_generation = value;
+    else if (strcmp(name, "flags") == 0)
+        say.flags = value;
+    else if (strcmp(name, "wall") == 0)
+        say.wall_ns = value;
+    else if (strcmp(name, "retain") == 0)
+        open_options.retention.count = (uint32_t)value, open_options.retention_given = 1;
+    else if (strcmp(name, "hourly") == 0)
+        open_options.retention.hourly = (uint32_t)value;
+    else if (strcmp(name, "daily") == 0)
+        open_options.retention.daily = (uint32_t)value;
     else if (strcmp(name, "fail_reads") == 0)
         disks[index].fail_reads = (unsigned)value;
     else if (strcmp(name, "fail_writes") == 0)
@@ -635,6 +727,14 @@ static void command(char *line) {
         answer(store_space_clone(a, b, &key), "%s", "cloned");
     else if (strcmp(name, "drop") == 0)
         answer(store_space_drop(a), "%s", "dropped");
+    else if (strcmp(name, "tag") == 0)
+        sscanf(line, "%*s %lu %47s", &a, text), cmd_tag(a, text);
+    else if (strcmp(name, "boot") == 0)
+        cmd_boot((unsigned)a, (unsigned)b, c);
+    else if (strcmp(name, "grow") == 0)
+        cmd_grow(a, b);
+    else if (strcmp(name, "history") == 0)
+        cmd_history();
     else if (strcmp(name, "crash") == 0)
         cmd_crash();
     else if (strcmp(name, "idle") == 0)

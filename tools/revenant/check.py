@@ -312,7 +312,7 @@ class Checker:
             if block in self.owner:
                 raise self.fault(f"bitmap, block {block}", f"is marked free, but it is {self.owner[block]}")
             raise self.fault(f"bitmap, block {block}", "is marked taken, but nothing reaches or names it")
-        free = store.header.block_count - RING_FIRST_BLOCK - RING_COUNT - len(taken)
+        free = store.root.block_count - RING_FIRST_BLOCK - RING_COUNT - len(taken)
         if free != store.root.free_count:
             raise self.fault("root record", f"says {store.root.free_count} free blocks, there are {free}")
         self.report.blocks_allocated = len(taken)

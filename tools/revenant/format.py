@@ -30,7 +30,13 @@ RING_COUNT = 64
 STORE_BLOCK_COUNT_MIN = 2048
 STORE_BLOCK_COUNT_MAX = 2**32 - 1
 RETAIN_COUNT_DEFAULT = 16
+RETAIN_COUNT_MIN = 2
+RETAIN_COUNT_MAX = 1024
+RETAIN_HOURLY_MAX = 168
+RETAIN_DAILY_MAX = 366
 KERNEL_SIZE_MAX = 448 * 1024
+TAG_SIZE_MAX = 47
+TAG_COUNT_MAX = 256
 HASH_SIZE = 16
 ROOT_HASH_SIZE = 32
 STORE_ID_SIZE = 16
@@ -78,6 +84,9 @@ class GenerationFlag(IntFlag):
     DROPPED = 2
     ROLLBACK = 4
     ADOPTED = 8
+    HOURLY = 16
+    DAILY = 32
+    AUTOMATIC = 64
 
 
 class RootFlag(IntFlag):
@@ -195,6 +204,11 @@ class Header(Structure):
         index, rest = divmod(block - RING_FIRST_BLOCK, self.ring_stride)
         return rest == 0 and index < RING_COUNT
 
+    @property
+    def spread_stride(self) -> int:
+        """The ring stride of a store of this size that will be written."""
+        return (self.block_count - RING_FIRST_BLOCK) // RING_COUNT
+
     def ring_block(self, sequence: int) -> int:
         """The block of the root record with this sequence."""
         return self.ring_first + sequence % RING_COUNT * self.ring_stride
@@ -216,7 +230,8 @@ class Generation(Structure):
     dead_count: int = at(128, "Q")
     held_count: int = at(136, "Q")
     dirty_pages: int = at(144, "Q")
-    zero: bytes = at(152, "56s")
+    origin: int = at(152, "Q")
+    zero: bytes = at(160, "48s")
     tag: bytes = at(208, "48s")
 
     @property
@@ -276,7 +291,9 @@ class Root(Structure):
     retain_count: int = at(328, "I", RETAIN_COUNT_DEFAULT)
     flags: int = at(332, "I")
     resume_list_size: int = at(336, "Q")
-    zero: bytes = at(344, "72s")
+    retain_hourly: int = at(344, "I")
+    retain_daily: int = at(348, "I")
+    zero: bytes = at(352, "64s")
     hash: bytes = at(416, "32s")
     signature: bytes = at(448, "64s")
 
@@ -303,6 +320,11 @@ class PageKey:
 
     space: int
     page: int
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """(space, page)."""
+        return self.space, self.page
 
     @property
     def packed(self) -> int:

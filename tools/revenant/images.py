@@ -77,6 +77,7 @@ def store_facts(store: Store) -> dict[str, Any]:
         "on_disk": in_units(os.stat(store.path).st_blocks * 512),
         "kernel_size": root.kernel_size,
         "generations": len(store.generations()),
+        "retain": f"{root.retain_count}:{root.retain_hourly}:{root.retain_daily}",
         "complete": not any(entry.store_id.strip(b"\0") for entry in store.table) or bool(root.flags & 1),
         "far_stores": [entry.store_id.hex() for entry in store.table],
     }

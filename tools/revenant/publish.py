@@ -1,12 +1,14 @@
-"""A far image: one generation as an ordinary store, complete and compact, in the order of a start.
+"""One generation as a store of its own, complete and compact, in the order of a start: far images, and forks.
 
 The pages of the resume list come first if the image has one, then the kernel's records, then the rest. The
-ring is not spread: nobody writes there again, and a reader gets it in few requests. Used by: `revenant
-publish`.
+ring of a far image is not spread: nobody writes there again, and a reader gets it in few requests. Used by:
+`revenant publish` and `revenant fork`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from revenant.errors import StoreError
@@ -24,10 +26,25 @@ def generation_record(store: Store, generation: int | None) -> Generation:
     return next(record for record in store.generations() if record.generation == generation)
 
 
+@dataclass(frozen=True)
+class Copy:
+    """What of a store is copied, and how: `pages` in place of its own, None: as large as is needed."""
+
+    generation: int | None
+    pages: Mapping[PageKey, bytes] = field(default_factory=dict)
+    block_count: int | None = None
+    ring_stride: int = 1
+
+
 def publish_image(store: Store, out: Path, generation: int | None) -> Root:
+    """Write a far image; StoreError if a page cannot be had from near or the far stores given."""
+    return copy_generation(store, out, Copy(generation))
+
+
+def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
     """Write `out`; StoreError if a page cannot be had from near or the far stores given."""
-    record = generation_record(store, generation)
-    pointers = dict(store.pages(store.tree_at(generation)))
+    record = generation_record(store, copy.generation)
+    pointers = dict(store.pages(store.tree_at(copy.generation)))
     pages = {key: pointer for key, pointer in pointers.items() if key.space != SPACE_SHARES}
     first = [key for key in dict.fromkeys(store.resume_keys()) if key in pages]
     keys = list(dict.fromkeys([*first, *sorted(pages)]))
@@ -38,7 +55,7 @@ def publish_image(store: Store, out: Path, generation: int | None) -> Root:
     contents = Contents(
         generation=record.generation,
         keys=keys,
-        load=lambda key: store.read(pages[key], 0),
+        load=lambda key: copy.pages.get(key) or store.read(pages[key], 0),
         boot=BootObjects(
             kernel=store.kernel(),
             boot_record=loader[0],
@@ -49,5 +66,7 @@ def publish_image(store: Store, out: Path, generation: int | None) -> Root:
         record_version=store.root.record_version,
         resume=[PageKey(key.space, key.page) for key in first],
         retain_count=store.root.retain_count,
+        retain_hourly=store.root.retain_hourly,
+        retain_daily=store.root.retain_daily,
     )
-    return StoreWriter(out, contents, block_count=None, ring_stride=1).write()
+    return StoreWriter(out, contents, copy.block_count, copy.ring_stride).write()

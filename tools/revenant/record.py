@@ -46,6 +46,15 @@ class ThreadState(IntEnum):
     FAULTED = 3
 
 
+class ResumeReason(IntEnum):
+    """`machine_record.resume_reason`: why the next start is not the plain going on of this state."""
+
+    RESTART = 0
+    ROLLBACK = 1
+    FORK = 2
+    UPGRADE = 3
+
+
 class MachineRecord(Structure):
     """Page 0 of space 0."""
 
@@ -55,7 +64,7 @@ class MachineRecord(Structure):
     version: int = at(8, "I", RECORD_VERSION)
     zero: int = at(12, "I")
     machine_id: bytes = at(16, "16s")
-    zero2: int = at(32, "Q")
+    resume_reason: int = at(32, "Q")
     resume_count: int = at(40, "Q")
     process_slots: int = at(48, "Q")
     thread_slots: int = at(56, "Q")

@@ -30,6 +30,8 @@ from revenant.format import (
     META_PRESENCE,
     MISSING,
     NODE_FANOUT,
+    RETAIN_DAILY_MAX,
+    RETAIN_HOURLY_MAX,
     RING_COUNT,
     RING_FIRST_BLOCK,
     ROOT_MAGIC,
@@ -95,7 +97,9 @@ def root_fault(root: Root, data: bytes, header: Header) -> str:
         return "the root record's heights are too large"
     if root.free_count > root.block_count or root.generation >= 1 << 48 or root.retain_count == 0:
         return "the root record's counts make no sense"
-    if root.block_count != header.block_count:
+    if root.retain_hourly > RETAIN_HOURLY_MAX or root.retain_daily > RETAIN_DAILY_MAX:
+        return "the root record keeps too many hours or days"
+    if root.block_count > header.block_count:  # less: it has been grown since
         return f"the root record says {root.block_count} blocks, the header {header.block_count}"
     return ""
 
@@ -136,6 +140,10 @@ class Store:
     def fault(self, reason: str, remedy: str = "") -> StoreError:
         """A StoreError about this file."""
         return StoreError(self.path, reason, remedy)
+
+    def fileno(self) -> int:
+        """The open file, read-only."""
+        return self._fd
 
     # --- opening ---
 

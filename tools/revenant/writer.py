@@ -123,6 +123,8 @@ class Contents:
     record_version: int = 1
     resume: Sequence[PageKey] = ()
     retain_count: int = RETAIN_COUNT_DEFAULT
+    retain_hourly: int = 0
+    retain_daily: int = 0
     store_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
 
 
@@ -312,6 +314,8 @@ class StoreWriter:
             free_count=self.block_count - RING_FIRST_BLOCK - RING_COUNT - len(self.taken),
             alloc_next=self.next_block,
             retain_count=contents.retain_count,
+            retain_hourly=contents.retain_hourly,
+            retain_daily=contents.retain_daily,
             flags=RootFlag.COMPLETE,
             resume_list_size=resume_list_size,
             tree=fields["tree"],

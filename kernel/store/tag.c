@@ -1,0 +1,134 @@
+/*
+ * kernel/store/tag.c: which generations are kept although they are not among the newest: tagged ones, and the first of
+ * an hour or a day.
+ *
+ * Promise: what is kept from now on is marked before retention looks, what is kept no longer after it (flag DROPPED):
+ * so nothing is freed that the durable root still retains.
+ * Called by: commit.c, around retain.c.
+ */
+#include "store/internal.h"
+
+#define HOUR_NS 3600000000000ull
+#define DAY_NS (24 * HOUR_NS)
+
+static int is_old(const struct generation_disk *record, uint64_t newest_count) {
+    return record->generation + newest_count <= commit_generation();
+}
+
+static int tag_given(void) {
+    const struct store_commit *request = commit_request();
+    struct generation_disk *record;
+    uint64_t index;
+    if (request->tag_generation == 0)
+        return 0;
+    int status = retain_find(request->tag_generation, &index);
+    if (status == 0)
+        status = retain_record(index, 1, &record);
+    if (status == 0)
+        tag_set(record, request->tag);
+    return status;
+}
+
+void tag_set(struct generation_disk *record, const char *tag) {
+    record->flags = (record->flags & ~(uint32_t)GENERATION_DROPPED) | GENERATION_TAGGED;
+    memset(record->tag, 0, sizeof record->tag);
+    memcpy(record->tag, tag, strlen(tag));
+}
+
+/* Marks a record that leaves the newest ones when no older one stands for its hour or day. */
+static int keep_first(uint64_t index, uint64_t last_hour, uint64_t last_day) {
+    struct generation_disk *record;
+    int status = retain_record(index, 0, &record);
+    if (status != 0)
+        return status;
+    uint32_t flags = 0;
+    if (store.retention.hourly != 0 && record->wall_ns / HOUR_NS != last_hour)
+        flags |= GENERATION_HOURLY;
+    if (store.retention.daily != 0 && record->wall_ns / DAY_NS != last_day)
+        flags |= GENERATION_DAILY;
+    if (flags == 0)
+        return 0;
+    status = retain_record(index, 1, &record);
+    if (status == 0)
+        record->flags |= flags;
+    return status;
+}
+
+static int keep_all(uint64_t record_count) {
+    struct generation_disk *record;
+    uint64_t last_hour = UINT64_MAX, last_day = UINT64_MAX;
+    uint64_t durable = store.root.retain_count, wanted = store.retention.count;
+    uint64_t least = wanted < durable ? wanted : durable;
+    for (uint64_t i = 0; i < record_count; i++) {
+        int status = retain_record(i, 0, &record);
+        if (status == 0 && !is_old(record, least))
+            return 0;
+        if (status == 0 && !(record->flags & (GENERATION_HOLDERS | GENERATION_DROPPED)))
+            status = keep_first(i, last_hour, last_day);
+        if (status == 0)
+            status = retain_record(i, 0, &record);
+        if (status != 0)
+            return status;
+        if (record->flags & GENERATION_HOURLY)
+            last_hour = record->wall_ns / HOUR_NS;
+        if (record->flags & GENERATION_DAILY)
+            last_day = record->wall_ns / DAY_NS;
+    }
+    return 0;
+}
+
+int tag_keep(void) {
+    uint64_t record_count;
+    int status = retain_scan(&record_count);
+    if (status == 0)
+        status = tag_given();
+    return status == 0 ? keep_all(record_count) : status;
+}
+
+/* What a record loses: `newer` has how many newer ones of each kind are kept. */
+struct newer {
+    uint64_t hourly, daily, automatic;
+};
+
+static uint32_t flags_lost(const struct generation_disk *record, struct newer *newer) {
+    const struct store_commit *request = commit_request();
+    uint32_t lost = 0;
+    if (record->generation == request->untag_generation)
+        lost |= GENERATION_TAGGED | GENERATION_AUTOMATIC;
+    else if (record->flags & GENERATION_AUTOMATIC && newer->automatic++ >= AUTOMATIC_TAG_COUNT)
+        lost |= GENERATION_TAGGED | GENERATION_AUTOMATIC;
+    if (record->flags & GENERATION_HOURLY && newer->hourly++ >= store.retention.hourly)
+        lost |= GENERATION_HOURLY;
+    if (record->flags & GENERATION_DAILY && newer->daily++ >= store.retention.daily)
+        lost |= GENERATION_DAILY;
+    return record->flags & lost;
+}
+
+static int let_go(uint64_t index, struct newer *newer) {
+    struct generation_disk *record;
+    int status = retain_record(index, 0, &record);
+    if (status != 0)
+        return status;
+    struct newer counted = *newer;
+    uint32_t flags = record->flags & ~flags_lost(record, &counted);
+    if (!(flags & GENERATION_HOLDERS) && is_old(record, store.retention.count))
+        flags |= GENERATION_DROPPED;
+    if (flags != record->flags)
+        status = retain_record(index, 1, &record);
+    if (status != 0)
+        return status;
+    if (record->flags & ~flags & GENERATION_TAGGED)
+        memset(record->tag, 0, sizeof record->tag);
+    record->flags = flags;
+    *newer = counted;
+    return 0;
+}
+
+int tag_let_go(void) {
+    uint64_t record_count;
+    struct newer newer = {.automatic = (commit_request()->flags & GENERATION_AUTOMATIC) != 0};
+    int status = retain_scan(&record_count);
+    while (status == 0 && record_count-- > 0)
+        status = let_go(record_count, &newer);
+    return status;
+}
