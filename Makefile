@@ -13,6 +13,7 @@ PYTEST := $(VENV)/bin/python -m pytest
 IMAGE ?= $(BUILD)/machine.img
 USERLAND := $(BUILD)/userland/micropython.elf
 BOOT := $(BUILD)/boot/mbr.bin $(BUILD)/boot/loader.bin
+EDITOR := $(BUILD)/host/store_editor
 KERNEL := $(BUILD)/kernel.elf $(BUILD)/kernel.stripped.elf
 KERNEL_SIZE_MAX := 458752
 
@@ -25,7 +26,7 @@ export REVENANT_BUILD := $(abspath $(BUILD))
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
-build: $(KERNEL) $(BOOT) $(USERLAND) $(REVENANT) ## Kernel, boot code, userland, and the command build/venv/bin/revenant
+build: $(KERNEL) $(BOOT) $(USERLAND) $(EDITOR) $(REVENANT) ## Kernel, boot code, userland, and the command build/venv/bin/revenant
 
 run: build ## Start the machine in build/machine.img (made if missing); Ctrl-A X leaves it
 	$(REVENANT) run --near $(IMAGE)
@@ -91,6 +92,14 @@ $(BUILD)/kernel.elf: $(KERNEL_OBJECTS) linker.ld
 $(BUILD)/kernel.stripped.elf: $(BUILD)/kernel.elf
 	@objcopy --strip-all $< $@
 	@test $$(stat -c %s $@) -le $(KERNEL_SIZE_MAX) || { echo "$@ is larger than $(KERNEL_SIZE_MAX) bytes" >&2; exit 1; }
+
+# --- the kernel's store over image files, for the command (tools/editor/README.md) ---
+
+EDITOR_SOURCES := tools/editor/editor.c $(wildcard kernel/store/*.c) $(addprefix kernel/lib/,blake2b.c format.c page.c)
+$(EDITOR): $(EDITOR_SOURCES) $(wildcard kernel/store/*.h kernel/lib/*.h) Makefile | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	@echo "  CC $@"
+	@$(CC) -std=gnu17 -O2 -g -Wall -Wextra -Werror -Ikernel -o $@ $(EDITOR_SOURCES)
 
 # --- boot ---
 

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from revenant.errors import MachineError
+from revenant.format import RETAIN_COUNT_MAX, RETAIN_COUNT_MIN, RETAIN_DAILY_MAX, RETAIN_HOURLY_MAX
 
 QEMU = "qemu-system-x86_64"
 DEBUG_EXIT_PORT = 0xF4
@@ -70,6 +71,28 @@ class WriteLog:
 
 
 @dataclass(frozen=True)
+class Retention:
+    """What is kept without a tag: the newest generations, and the first ones of so many hours and days."""
+
+    count: int
+    hourly: int = 0
+    daily: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Retention:
+        """From NEWEST[:HOURLY[:DAILY]]; ValueError if it is not that, or out of range."""
+        retention = cls(*map(int, text.split(":")))
+        if not RETAIN_COUNT_MIN <= retention.count <= RETAIN_COUNT_MAX:
+            raise ValueError(f"the newest {RETAIN_COUNT_MIN} to {RETAIN_COUNT_MAX} can be kept")
+        if not (0 <= retention.hourly <= RETAIN_HOURLY_MAX and 0 <= retention.daily <= RETAIN_DAILY_MAX):
+            raise ValueError(f"up to {RETAIN_HOURLY_MAX} hours and {RETAIN_DAILY_MAX} days can be kept")
+        return retention
+
+    def __str__(self) -> str:
+        return f"{self.count}:{self.hourly}:{self.daily}"
+
+
+@dataclass(frozen=True)
 class MachineConfig:
     """What a machine is, whoever runs it."""
 
@@ -85,6 +108,7 @@ class MachineConfig:
     test_spaces: int = 0
     log_level: int = 1
     write_log: WriteLog | None = None
+    retain: Retention | None = None
     extra: Sequence[str] = ()
 
     @property
@@ -93,6 +117,8 @@ class MachineConfig:
         words = [f"interval_ms={self.interval_ms}", f"relaxed={int(self.relaxed)}", f"log={self.log_level}"]
         if self.trust:
             words.append(f"trust={self.trust}")
+        if self.retain:
+            words.append(f"retain={self.retain}")
         if self.test_spaces:
             words.append(f"test_spaces={self.test_spaces}")
         return " ".join(words)

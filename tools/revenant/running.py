@@ -35,6 +35,7 @@ from revenant.qemu import (
     Accelerator,
     Boot,
     MachineConfig,
+    Retention,
     Wiring,
     choose_accelerator,
     command_line,
@@ -246,6 +247,7 @@ def run(
     console: Annotated[str, typer.Option(help="stdio, pty or unix:PATH.")] = "stdio",
     boot: Annotated[Boot, typer.Option(help="How the kernel is entered.")] = Boot.AUTO,
     size: Annotated[str, typer.Option(help="Of a near image that has to be made.")] = "1G",
+    retain: Annotated[str | None, typer.Option(help="Keep NEWEST[:HOURLY[:DAILY]] from now on.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print QEMU's command, start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -256,6 +258,7 @@ def run(
         raise typer.BadParameter("one script file", param_hint="SCRIPT")
     wiring = Wiring(console=console_words(console))
     config = MachineConfig(near, far or [], trust, memory, accel, interval, relaxed, boot, pidfile)
+    config = replace(config, retain=parse_retain(retain))
     if dry_run:
         print_dry_run(config, wiring, as_json)
         return
@@ -272,6 +275,14 @@ def start(config: MachineConfig, size: str, script: Path | None, console: str) -
     engine, reason = choose_accelerator(config.accelerator)
     say(f"revenant: accelerator {engine} ({reason})")
     return run_script(config, script) if script else run_console(config, console)
+
+
+def parse_retain(text: str | None) -> Retention | None:
+    """The value of --retain."""
+    try:
+        return Retention.parse(text) if text is not None else None
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(f"{text!r} is not like 16:24:7: {error}", param_hint="--retain") from None
 
 
 def print_dry_run(config: MachineConfig, wiring: Wiring, as_json: bool) -> None:

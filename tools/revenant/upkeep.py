@@ -1,0 +1,142 @@
+"""Commands that change what is below the programs: upgrade (kernel and loader), grow.
+
+No machine runs meanwhile. Both are one durable root: the image is as before or as after. Writing is done by
+change.py.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+
+from revenant import genesis
+from revenant.change import Commit, edit, locked
+from revenant.errors import BuildError, StoreError
+from revenant.format import BLOCK_SIZE, FORMAT_VERSION, KERNEL_SIZE_MAX, STORE_BLOCK_COUNT_MAX, ZERO_PAGE
+from revenant.images import Image, Json, parse_size
+from revenant.output import in_units, print_facts
+from revenant.record import ResumeReason
+from revenant.store import Store
+from revenant.travel import MACHINE_PAGE, machine_record
+from revenant.writer import BootObjects
+
+NOTE_NAME = "Revenant"
+
+
+@dataclass(frozen=True)
+class KernelVersions:
+    """What a kernel reads and writes: its ELF note says so (kernel/main.c)."""
+
+    format_version: int
+    record_version: int
+
+
+def kernel_versions(path: Path, kernel: bytes) -> KernelVersions:
+    """From the note of a kernel file; BuildError if it is no kernel of ours."""
+    try:
+        segments: Any = ELFFile(io.BytesIO(kernel)).iter_segments("PT_NOTE")
+        notes = [note for segment in segments for note in segment.iter_notes()]
+    except (ELFError, struct.error) as error:
+        raise BuildError(path, f"not a kernel: {error}") from None
+    for note in notes:
+        if note["n_name"] == NOTE_NAME and note["n_descsz"] == 8:
+            return KernelVersions(*struct.unpack("<II", note["n_descdata"]))
+    raise BuildError(path, "it does not say which versions it reads", "give a kernel that `make build` made")
+
+
+def check_versions(store: Store, path: Path, versions: KernelVersions) -> None:
+    """StoreError unless the kernel reads what is in the image."""
+    if versions.format_version != FORMAT_VERSION:
+        reason = f"it has format {FORMAT_VERSION}, {path} reads {versions.format_version}"
+        raise store.fault(reason, "nothing was changed")
+    if versions.record_version != store.root.record_version:
+        raise store.fault(
+            f"its records have version {store.root.record_version}, {path} reads {versions.record_version}",
+            "nothing was changed",
+        )
+
+
+def same_loader(store: Store, boot: BootObjects) -> bool:
+    """Whether the image has this boot code already."""
+    pages = store.loader_pages()
+    new = boot.loader_pages()
+    blocks = {0 if index == 0 else index + 1: page for index, page in new.items()}
+    return bool(pages) and all(blocks.get(block, ZERO_PAGE) == page for block, page in pages.items())
+
+
+def upgrade(
+    image: Image,
+    kernel: Annotated[Path | None, typer.Option(help="Kernel ELF file, stripped.")] = None,
+    boot: Annotated[Path | None, typer.Option(help="Folder of mbr.bin and loader.bin.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Install the build's kernel and boot code; the programs go on under it at the next start."""
+    files = genesis.BuildFiles.locate(kernel, None, boot)
+    objects = files.boot_objects()
+    if len(objects.kernel) > KERNEL_SIZE_MAX:
+        raise BuildError(files.kernel, f"{len(objects.kernel)} bytes, {KERNEL_SIZE_MAX} fit", "strip it")
+    versions = kernel_versions(files.kernel, objects.kernel)
+    with locked(image) as fd, Store(image) as store:
+        check_versions(store, files.kernel, versions)
+        new_loader = not same_loader(store, objects)
+        changed = new_loader or store.kernel() != objects.kernel
+        generation = store.root.generation
+        if changed:
+            generation, _ = edit(store, fd, upgrade_orders(store, objects, new_loader))
+    facts = {"image": str(image), "generation": generation, "kernel_size": len(objects.kernel)}
+    print_facts({**facts, "changed": changed}, as_json)
+
+
+def upgrade_orders(store: Store, objects: BootObjects, new_loader: bool) -> Iterator[bytes]:
+    """The boot objects, then a generation that tells the programs."""
+    record, loader = (objects.boot_record, objects.loader) if new_loader else (b"", b"")
+    yield f"boot {len(objects.kernel)} {len(record)} {len(loader)}\n".encode()
+    yield objects.kernel + record + loader
+    machine = machine_record(store, store.root.generation)
+    if machine.resume_reason == ResumeReason.RESTART:
+        machine = replace(machine, resume_reason=ResumeReason.UPGRADE)
+    page = machine.pack().ljust(BLOCK_SIZE, b"\0")
+    yield from Commit(
+        new=True, record_version=store.root.record_version, pages=[MACHINE_PAGE], load=lambda _: page
+    ).orders()
+
+
+def grow(
+    image: Image,
+    size: Annotated[str, typer.Argument(help="The new size, like 2G.")],
+    as_json: Json = False,
+) -> None:
+    """Enlarge an image; what is in it stays where it is."""
+    block_count = parse_size(size) // BLOCK_SIZE
+    with locked(image) as fd, Store(image) as store:
+        before = store.header.block_count
+        if before == block_count == store.root.block_count:
+            raise store.fault(f"it has {in_units(before * BLOCK_SIZE)} already")
+        if not before <= block_count <= STORE_BLOCK_COUNT_MAX:
+            reason = f"it has {in_units(before * BLOCK_SIZE)}; it can only grow, up to 16 TiB"
+            raise store.fault(reason, "give a larger size")
+        try:
+            os.ftruncate(fd, max(store.file_size, block_count * BLOCK_SIZE))
+        except OSError as error:
+            raise StoreError(image, error.strerror or "cannot be enlarged") from None
+        orders = [f"grow {block_count}\n".encode()] if block_count > before else []
+        orders += Commit(record_version=store.root.record_version).orders()
+        edit(store, fd, orders)
+    with Store(image) as store:
+        facts = {"block_count": store.root.block_count, "free_count": store.root.free_count}
+    print_facts({"image": str(image), **facts}, as_json)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (upgrade, grow):
+        app.command()(command)
