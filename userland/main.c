@@ -45,6 +45,8 @@ const char port_help_text[] =
     "  import revenant\n"
     "  revenant.generation()    newest generation that is durable\n"
     "  revenant.commit()        waits until this moment is durable\n"
+    "  revenant.tag(name)       the same, and keeps this moment under a name\n"
+    "  revenant.history()       the moments that are kept\n"
     "  revenant.on_resume(f)    f('restart') is called after each start of the machine\n"
     "  revenant.stats()         what the machine counts\n"
     "  revenant.heap_limit(n)   how far the heap may grow, in bytes\n"
@@ -54,7 +56,7 @@ const char port_help_text[] =
     "  CTRL-A   raw REPL mode\n"
     "  CTRL-B   normal REPL mode\n"
     "  CTRL-C   interrupt a running program\n"
-    "  CTRL-D   soft reset: forgets all objects, keeps files\n"
+    "  CTRL-D   soft reset: forgets all objects, keeps files; the moment before is tagged\n"
     "  CTRL-E   paste mode\n"
     "\n"
     "For a list of modules, type help('modules').\n";
@@ -86,12 +88,22 @@ static void prompt_run(void) {
     }
 }
 
+/* Keeps the moment before a soft reset under a tag. False when the machine has been brought back to this very moment. */
+static bool reset_confirmed(void) {
+    port_console_flush();
+    sys_tag(NULL, 0);
+    enum resume_reason reason = sys_resume_reason();
+    return reason != RESUME_ROLLBACK && reason != RESUME_FORK;
+}
+
 int main(void) {
     mp_cstack_init_with_top((void *)LAYOUT_STACK_END, LAYOUT_STACK_END - LAYOUT_STACK_START - STACK_RESERVE_SIZE);
     for (;;) {
         interpreter_init();
-        if (!programs_run()) {
+        bool reset = programs_run() && reset_confirmed();
+        while (!reset) {
             prompt_run();
+            reset = reset_confirmed();
         }
         mp_hal_stdout_tx_str("MPY: soft reboot\r\n");
         gc_sweep_all();

@@ -6,6 +6,7 @@
  * Called by: Python programs; console.c when WAIT_RESUMED holds.
  */
 #include "py/gc.h"
+#include "py/mperrno.h"
 #include "py/mphal.h"
 #include "py/objlist.h"
 #include "py/runtime.h"
@@ -30,6 +31,58 @@ static mp_obj_t revenant_commit(void) {
     return checked(sys_commit());
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(revenant_commit_obj, revenant_commit);
+
+static mp_obj_t revenant_tag(mp_obj_t name_in) {
+    size_t size;
+    const char *name = mp_obj_str_get_data(name_in, &size);
+    if (size == 0) {
+        mp_raise_ValueError(MP_ERROR_TEXT("a tag needs a name"));
+    }
+    port_console_flush();
+    long result = sys_tag(name, size);
+    if (result == ERR_INVAL) {
+        mp_raise_ValueError(MP_ERROR_TEXT("a tag has up to 47 bytes, and not only digits"));
+    }
+    if (result == ERR_EXISTS) {
+        mp_raise_OSError(MP_EEXIST);
+    }
+    return checked(result);
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(revenant_tag_obj, revenant_tag);
+
+static const qstr history_fields[] = {
+    MP_QSTR_generation, MP_QSTR_tag, MP_QSTR_wall_ns, MP_QSTR_mono_ns, MP_QSTR_pages, MP_QSTR_origin,
+};
+
+/* `origin` is the generation that a rollback went back to, else None; so is `tag` without one. */
+static mp_obj_t history_entry(const struct generation_info *info) {
+    mp_obj_t items[] = {
+        mp_obj_new_int_from_ull(info->generation),
+        info->tag[0] != 0 ? mp_obj_new_str_from_cstr(info->tag) : mp_const_none,
+        mp_obj_new_int_from_ull(info->wall_ns),
+        mp_obj_new_int_from_ull(info->mono_ns),
+        mp_obj_new_int_from_ull(info->pages),
+        info->flags & GENERATION_INFO_ROLLBACK ? mp_obj_new_int_from_ull(info->origin) : mp_const_none,
+    };
+    return mp_obj_new_attrtuple(history_fields, MP_ARRAY_SIZE(items), items);
+}
+
+/* The retained generations, oldest first. */
+static mp_obj_t revenant_history(void) {
+    struct generation_info info[8];
+    mp_obj_t list = mp_obj_new_list(0, NULL);
+    uint64_t last = 0;
+    long size;
+    while ((size = sys_history(info, sizeof info, last)) > 0) {
+        for (size_t i = 0; i < (size_t)size / sizeof info[0]; i++) {
+            mp_obj_list_append(list, history_entry(&info[i]));
+            last = info[i].generation;
+        }
+    }
+    checked(size);
+    return list;
+}
+static MP_DEFINE_CONST_FUN_OBJ_0(revenant_history_obj, revenant_history);
 
 static mp_obj_t revenant_power_off(void) {
     port_console_flush();
@@ -123,7 +176,12 @@ void port_resume_init(void) {
 
 /* With the scheduler's queue full, WAIT_RESUMED goes on to hold and the next wait or poll tries again. */
 void port_resumed(void) {
-    mp_obj_t reason = MP_OBJ_NEW_QSTR(MP_QSTR_restart);
+    static const uint16_t names[] = {
+        [RESUME_RESTART] = MP_QSTR_restart, [RESUME_ROLLBACK] = MP_QSTR_rollback,
+        [RESUME_FORK] = MP_QSTR_fork, [RESUME_UPGRADE] = MP_QSTR_upgrade,
+    };
+    enum resume_reason number = sys_resume_reason();
+    mp_obj_t reason = MP_OBJ_NEW_QSTR(names[number < MP_ARRAY_SIZE(names) ? number : RESUME_RESTART]);
     if (mp_sched_schedule(MP_OBJ_FROM_PTR(&resume_callbacks_run_obj), reason)) {
         sys_resume_count();
         random_reseed();
@@ -134,6 +192,8 @@ static const mp_rom_map_elem_t revenant_globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_revenant) },
     { MP_ROM_QSTR(MP_QSTR_generation), MP_ROM_PTR(&revenant_generation_obj) },
     { MP_ROM_QSTR(MP_QSTR_commit), MP_ROM_PTR(&revenant_commit_obj) },
+    { MP_ROM_QSTR(MP_QSTR_tag), MP_ROM_PTR(&revenant_tag_obj) },
+    { MP_ROM_QSTR(MP_QSTR_history), MP_ROM_PTR(&revenant_history_obj) },
     { MP_ROM_QSTR(MP_QSTR_on_resume), MP_ROM_PTR(&revenant_on_resume_obj) },
     { MP_ROM_QSTR(MP_QSTR_stats), MP_ROM_PTR(&revenant_stats_obj) },
     { MP_ROM_QSTR(MP_QSTR_heap_limit), MP_ROM_PTR(&revenant_heap_limit_obj) },

@@ -13,12 +13,12 @@
 
 #include "abi/syscall.h"
 
-/* RDI is in and out: SYS_COMMIT puts its ticket there. */
+/* RDI and RDX are in and out: SYS_COMMIT and SYS_TAG put their tickets there. */
 static inline long syscall3(long number, uintptr_t a, uintptr_t b, uintptr_t c) {
     long result;
     __asm__ volatile ("syscall"
-                      : "=a" (result), "+D" (a)
-                      : "0" (number), "S" (b), "d" (c)
+                      : "=a" (result), "+D" (a), "+d" (c)
+                      : "0" (number), "S" (b)
                       : "rcx", "r11", "memory");
     return result;
 }
@@ -69,6 +69,19 @@ static inline long sys_discard(void *start, size_t size) {
 
 static inline long sys_exec_write(void *to, const void *from, size_t size) {
     return syscall3(SYS_EXEC_WRITE, (uintptr_t)to, (uintptr_t)from, size);
+}
+
+/* Without a name: an automatic tag. */
+static inline long sys_tag(const char *name, size_t size) {
+    return syscall3(SYS_TAG, (uintptr_t)name, size, 0);
+}
+
+static inline long sys_history(struct generation_info *info, size_t size, uint64_t after) {
+    return syscall3(SYS_HISTORY, (uintptr_t)info, size, after);
+}
+
+static inline enum resume_reason sys_resume_reason(void) {
+    return (enum resume_reason)syscall3(SYS_RESUME_REASON, 0, 0, 0);
 }
 
 static inline long sys_resume_count(void) {

@@ -20,6 +20,8 @@ static struct store_commit commit;
 static int wanted;          /* a snapshot was asked for since the last freeze */
 static int frozen_waiting;  /* a frozen epoch that the store had no room for yet */
 static uint64_t freeze_ns, retry_ns;
+static char tag[TAG_SIZE_MAX + 1]; /* of the next generation, or of the one being committed */
+static uint32_t tag_flags;
 
 void pager_init(const struct pager_hooks *hooks, const struct pager_options *options) {
     pager = (struct pager_state){.hooks = hooks, .options = *options,
@@ -76,6 +78,8 @@ static void commit_done(struct store_commit *c, int status) {
         panic("near store: generation %llu cannot be written (error %d); "
               "it goes on from generation %llu at the next start",
               (unsigned long long)c->generation, -status, (unsigned long long)pager.durable);
+    if (c->tag != NULL)
+        tag[0] = 0;
     pager.commit_count++;
     pager.commit_ns_last = pager.hooks->now_ns() - freeze_ns;
     trace("durable", c->generation, c->page_count);
@@ -114,6 +118,10 @@ static void freeze(void) {
     if (pager.current != NULL)
         pager_switch(pager.current);
     commit.wall_ns = pager.hooks->wall_ns();
+    if (tag[0] != 0) {
+        commit.tag = tag;
+        commit.flags = tag_flags;
+    }
     pager.commit_page_count += commit.page_count;
     wanted = 0;
     commit_start();
@@ -137,6 +145,16 @@ void pager_want_commit(void) {
     if (!wanted)
         pager.hooks->attention();
     wanted = 1;
+}
+
+int pager_tag(const char *name, int automatic) {
+    if (tag[0] != 0)
+        return -E_BUSY;
+    check(strlen(name) <= TAG_SIZE_MAX);
+    memcpy(tag, name, strlen(name) + 1);
+    tag_flags = automatic ? GENERATION_AUTOMATIC : 0;
+    pager_want_commit();
+    return 0;
 }
 
 static uint64_t snapshot_due_ns(void) {

@@ -183,10 +183,103 @@ static int64_t sys_exec_write(const struct thread_registers *r) {
     return from_pager(result, key);
 }
 
+/* --- tags and history --- */
+
+enum { HISTORY_COUNT = 8 };
+static struct generation_disk history[HISTORY_COUNT];
+
+/* 0: nobody has this tag and there is room for one more. */
+static int64_t tag_is_free(const char *name) {
+    uint64_t last = 0;
+    unsigned tag_count = 0;
+    const void *key = NULL;
+    int found;
+    while ((found = store_history(last, history, HISTORY_COUNT, &key)) > 0) {
+        for (int i = 0; i < found; i++) {
+            if (strncmp(history[i].tag, name, sizeof history[i].tag) == 0)
+                return ERR_EXISTS;
+            tag_count += history[i].tag[0] != 0;
+        }
+        last = history[found - 1].generation;
+    }
+    if (found == -E_AGAIN)
+        return call_again(key, UINT64_MAX);
+    return found < 0 || tag_count >= TAG_COUNT_MAX ? ERR_NOMEM : 0;
+}
+
+/* 0: name is what the caller gave, or for nothing the name of an automatic tag. */
+static int64_t tag_name(char *name, const struct thread_registers *r) {
+    if (r->rsi > TAG_SIZE_MAX)
+        return ERR_INVAL;
+    int64_t status = prepare(r->rdi, r->rsi, 0);
+    if (status != 0)
+        return status;
+    arch_user_access_begin();
+    memcpy(name, (const void *)r->rdi, r->rsi);
+    arch_user_access_end();
+    name[r->rsi] = 0;
+    int digits_only = 1;
+    for (uint64_t i = 0; i < r->rsi; i++) {
+        if ((uint8_t)name[i] < ' ' || name[i] == 0x7f)
+            return ERR_INVAL;
+        digits_only &= name[i] >= '0' && name[i] <= '9';
+    }
+    if (r->rsi == 0)
+        format(name, TAG_SIZE_MAX + 1, "reset-%llu", (unsigned long long)pager_epoch());
+    return r->rsi > 0 && digits_only ? ERR_INVAL : 0; /* numbers are generations */
+}
+
+/* As sys_commit, with the ticket in RDX. */
+static int64_t sys_tag(const struct thread_registers *r) {
+    char name[TAG_SIZE_MAX + 1];
+    if (r->rdx > pager_epoch())
+        return ERR_INVAL;
+    if (r->rdx != 0)
+        return r->rdx <= pager_durable() ? (int64_t)r->rdx : call_again(&durable_key, UINT64_MAX);
+    int64_t status = tag_name(name, r);
+    if (status == 0)
+        status = tag_is_free(name);
+    if (status != 0)
+        return status;
+    if (pager_tag(name, r->rsi == 0) == 0)
+        arch_user_registers()->rdx = pager_epoch();
+    return call_again(&durable_key, UINT64_MAX);
+}
+
+static int64_t sys_history(const struct thread_registers *r) {
+    const void *key = NULL;
+    uint64_t count = smaller(r->rsi / sizeof(struct generation_info), HISTORY_COUNT);
+    int64_t status = prepare(r->rdi, count * sizeof(struct generation_info), 1);
+    if (status != 0)
+        return status;
+    int found = store_history(r->rdx, history, (unsigned)count, &key);
+    if (found == -E_AGAIN)
+        return call_again(key, UINT64_MAX);
+    if (found < 0)
+        return ERR_NOMEM;
+    struct generation_info *info = (struct generation_info *)r->rdi;
+    for (int i = 0; i < found; i++) {
+        struct generation_info one = {history[i].generation, history[i].wall_ns, history[i].mono_ns,
+                                      history[i].dirty_pages, history[i].origin, history[i].flags, ""};
+        memcpy(one.tag, history[i].tag, sizeof one.tag - 1);
+        arch_user_access_begin();
+        memcpy(&info[i], &one, sizeof one);
+        arch_user_access_end();
+    }
+    return (int64_t)found * (int64_t)sizeof(struct generation_info);
+}
+
+static int64_t sys_resume_reason(const struct thread_registers *r) {
+    (void)r;
+    return machine_record()->resume_seen != proc_resume_count ? (int64_t)machine_record()->resume_reason : RESUME_RESTART;
+}
+
 static int64_t sys_resume_count(const struct thread_registers *r) {
     (void)r;
-    if (machine_record()->resume_seen != proc_resume_count)
+    if (machine_record()->resume_seen != proc_resume_count) {
         machine_record_write()->resume_seen = proc_resume_count;
+        machine_record_write()->resume_reason = RESUME_RESTART;
+    }
     return (int64_t)proc_resume_count;
 }
 
@@ -204,6 +297,9 @@ static int64_t (*const table[SYS_COUNT])(const struct thread_registers *) = {
     [SYS_DISCARD] = sys_discard,
     [SYS_EXEC_WRITE] = sys_exec_write,
     [SYS_RESUME_COUNT] = sys_resume_count,
+    [SYS_TAG] = sys_tag,
+    [SYS_HISTORY] = sys_history,
+    [SYS_RESUME_REASON] = sys_resume_reason,
 };
 
 void proc_syscall(void) {

@@ -99,12 +99,16 @@ def test_bad_pointers_in_every_call(machine: Start) -> None:
     assert now.command_at_prompt("found") == "{-2}"
     paste(now, f"found = {{call(11, {EXEC}, a, n) for a in {bad} for n in (2, 4096)}}\n")
     assert now.command_at_prompt("found") == "{-2}"
+    paste(now, f"found = {{call(13, a, 2) for a in {bad}}}, {{call(14, a, 4096) for a in {bad}}}\n")
+    assert now.command_at_prompt("found") == "({-2}, {-2})"  # tag, history
+    assert now.command_at_prompt("[call(13, buffer, n) for n in (1, 48)], call(13, 0, 0, 2**40)") == "([-1, -1], -1)"
+    assert now.command_at_prompt("call(14, 0, 95), call(14, buffer, 96), call(14, buffer, 4096, 2**63)") == "(0, 96, 0)"
     for number in (1, 7, 8, 10, 11):  # nothing, anywhere
         words = {10: "a & -4096, 0", 11: "a, a, 0"}.get(number, "a, 0")
         paste(now, f"found = {{call({number}, {words}) for a in {bad}}}\n")
         assert now.command_at_prompt("found") == "{0}", number
     assert now.command_at_prompt("call(2, 5, 0)") == "0"
-    assert now.command_at_prompt("[call(n) for n in (13, 2**31, 2**63, 2**64 - 1)]") == str([ERR_NOSYS] * 4)
+    assert now.command_at_prompt("[call(n) for n in (16, 2**31, 2**63, 2**64 - 1)]") == str([ERR_NOSYS] * 4)
     others = "[call(9, 2), call(4, 2), call(6, 2**40), call(10, 1, 4096)]"
     assert now.command_at_prompt(others) == "[-1, -1, -1, -2]"
     assert now.command_at_prompt("6 * 7") == "42"
