@@ -11,9 +11,9 @@ from store_host import BUILD, ROOT
 SOURCES = ROOT / "tests" / "host" / "native"
 
 
-def build(name: str, out: Path = BUILD, kernel: Path = ROOT / "kernel") -> Path:
-    """Makes one program into `out`, from that copy of kernel/; returns its path."""
-    words = [f"OUT={out.resolve()}", f"KERNEL={kernel.resolve()}", str(out.resolve() / name)]
+def build(name: str, out: Path = BUILD, kernel: Path = ROOT / "kernel", *settings: str) -> Path:
+    """Makes one program into `out`, from that copy of kernel/, with make's settings; returns its path."""
+    words = [f"OUT={out.resolve()}", f"KERNEL={kernel.resolve()}", *settings, str(out.resolve() / name)]
     subprocess.run(["make", "--silent", "-C", str(SOURCES), *words], check=True)
     return out / name
 

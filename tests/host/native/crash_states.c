@@ -149,20 +149,19 @@ static int near_is_blank(void) {
     return page_is_zero(disks[NEAR].now[HEADER_BLOCK]->data) && page_is_zero(disks[NEAR].now[HEADER_COPY_BLOCK]->data);
 }
 
-/* The newest of what was promised and of what the disk has got of roots since. */
+/* The newest of what was promised and of what the disk has got. A root in the ring that nobody knows may not be taken. */
 static int expected_root(const struct state *state) {
+    uint64_t stride = (disks[NEAR].block_count - RING_FIRST_BLOCK) / RING_COUNT;
     int expected = state->window->promised;
-    for (unsigned i = 0; i < state->window->count; i++) {
-        const struct root_disk *root = (const void *)state->window->write[i].sheet->data;
-        if (!(state->mask[i] & 1) || root->magic != ROOT_MAGIC)
-            continue;
-        int known = root_find(root->hash);
-        if (known == ROOT_BLANK) /* a page may begin like a root record; a root that nobody knows may not be taken */
-            continue;
-        if (expected == ROOT_BLANK || root->sequence > roots[expected].disk.sequence)
+    if (expected == ROOT_BLANK && near_is_blank())
+        return ROOT_BLANK;
+    for (unsigned slot = 0; slot < RING_COUNT; slot++) {
+        const struct root_disk *root = (const void *)disks[NEAR].now[RING_FIRST_BLOCK + slot * stride]->data;
+        int known = root->magic == ROOT_MAGIC ? root_find(root->hash) : ROOT_BLANK;
+        if (known != ROOT_BLANK && (expected == ROOT_BLANK || root->sequence > roots[expected].disk.sequence))
             expected = known;
     }
-    return state->window->promised == ROOT_BLANK && near_is_blank() ? ROOT_BLANK : expected;
+    return expected;
 }
 
 /* --- judging --- */
@@ -203,7 +202,7 @@ static void check_adopted(void) {
     if (store.root.generation != far.root.generation || store.root.tree_height != far.root.tree_height ||
         memcmp(store.root.tree.hash, far.root.tree.hash, HASH_SIZE) != 0)
         fail("adopted generation %lu, or its tree is another", (unsigned long)store.root.generation);
-    reach_collect(&store.root, &reach);
+    reach_collect(&store.root, life_first_generation(), &reach);
     count.adopted++;
 }
 

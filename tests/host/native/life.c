@@ -17,7 +17,7 @@ static const struct profile {
     {{8, 1, 0, 0, 0, 3, 0}, 0, 0}, /* plain */
     {{5, 1, 4, 2, 0, 1, 0}, 0, 0}, /* clones */
     {{6, 1, 1, 1, 4, 2, 0}, 0, 0}, /* tags */
-    {{8, 0, 1, 1, 0, 1, 0}, 1, 0}, /* nearly full */
+    {{8, 3, 1, 1, 0, 1, 0}, 1, 0}, /* nearly full */
     {{4, 1, 1, 1, 0, 1, 5}, 0, 1}, /* from far */
     {{5, 1, 2, 1, 1, 1, 1}, 0, 0}, /* all */
 };
@@ -30,6 +30,10 @@ struct far far;
 static struct model model;   /* of the generation that runs, queued clones and drops included */
 static struct model durable; /* of the newest durable generation */
 static int greedy;         /* what is freed is used again at once */
+enum { TAGGED_MAX = 64 };
+static uint64_t tagged[TAGGED_MAX]; /* generations, in durable roots */
+static unsigned tagged_count;
+static int living; /* in life_run: a second crash may take tags away again */
 
 /* --- the model --- */
 
@@ -104,6 +108,21 @@ static void take_window(void) {
                         recording->step};
 }
 
+uint64_t life_first_generation(void) { return far.attached ? far.root.generation : 1; }
+
+/* What was tagged is still in the table; reach_collect has walked what is in it. */
+static void check_tags(void) {
+    for (unsigned i = 0; living && i < tagged_count; i++) {
+        unsigned rounds = 0;
+        uint64_t index;
+        int status;
+        while ((status = retain_find(tagged[i], &index)) == -E_AGAIN && ram_wait_step(&rounds))
+            continue;
+        if (status != 0)
+            fail("tagged generation %lu is gone", (unsigned long)tagged[i]);
+    }
+}
+
 /* The store says that its newest root is durable. */
 static void note_root(const struct change *change, unsigned count) {
     int known = root_find(store.root.hash);
@@ -113,7 +132,8 @@ static void note_root(const struct change *change, unsigned count) {
         struct root_info *info = &roots[root_count];
         *info = (struct root_info){.disk = store.root, .model = durable, .change = change,
                                    .change_count = count};
-        reach_collect(&store.root, &info->reach);
+        reach_collect(&store.root, life_first_generation(), &info->reach);
+        check_tags();
         known = (int)root_count++;
     }
     if (recording == NULL)
@@ -121,8 +141,6 @@ static void note_root(const struct change *change, unsigned count) {
     recording->promised = known;
     take_window();
 }
-
-int life_open(void) { return ram_open(far.attached ? far.trust : NULL); }
 
 void life_opened(void) {
     int known = root_find(store.root.hash);
@@ -212,6 +230,8 @@ static void tag(void) {
     if (status != 0)
         return;
     record->flags |= GENERATION_TAGGED;
+    if (tagged_count < TAGGED_MAX)
+        tagged[tagged_count++] = generation;
 }
 
 static void root_without_pages(void) {
@@ -233,6 +253,37 @@ static void idle(void) {
         ram_wait_step(&rounds);
     if (store_has_unsaved_copies())
         root_without_pages();
+}
+
+/* A program reads while a commit runs; what it finds may be of the commit already. */
+static struct glance {
+    struct store_fetch fetch;
+    int busy;
+    uint64_t page[BLOCK_SIZE / 8] __attribute__((aligned(BLOCK_SIZE)));
+} glance;
+
+static void glanced(struct store_fetch *fetch, int status) {
+    (void)fetch;
+    (void)status;
+    glance.busy = 0;
+}
+
+static void read_meanwhile(void) {
+    struct block_ptr_disk pointer;
+    const void *key;
+    if (glance.busy || durable.count == 0 || chance(3) != 0)
+        return;
+    if (store_lookup(durable.entry[chance(durable.count)].key, &pointer, &key) != 0 || !ptr_present(&pointer))
+        return;
+    glance.busy = 1;
+    glance.fetch = (struct store_fetch){.pointer = pointer, .page = glance.page, .done = glanced};
+    store_fetch(&glance.fetch);
+}
+
+int life_open(void) {
+    glance.busy = 0;
+    ram_meanwhile = far.attached ? read_meanwhile : NULL;
+    return ram_open(far.attached ? far.trust : NULL);
 }
 
 static void run_step(const struct profile *profile) {
@@ -345,7 +396,7 @@ static void fill_near(void) {
 static void begin(const struct profile *profile) {
     memset(&far, 0, sizeof far);
     model = durable = far.model = (struct model){arena_take(sizeof *model.entry), 0};
-    root_count = 0;
+    root_count = tagged_count = 0;
     disks[FAR].block_count = 0;
     if (profile->far)
         make_far();
@@ -360,6 +411,8 @@ static void warm_up(const struct profile *profile) {
     if (life_open() != 0)
         fail("the first open fails");
     life_opened();
+    if (chance(2)) /* the end of the disk comes soon */
+        store.alloc_next = store.header.block_count - (uint64_t)chance(600);
     for (unsigned i = 0; i < WARM_UP_COUNT; i++)
         run_step(profile);
     if (profile->full)
@@ -374,6 +427,7 @@ void life_run(uint64_t seed, unsigned step_count) {
     ram_synchronous = 0;
     ram_before_flush = take_window;
     recording = NULL;
+    living = 1;
     greedy = (int)chance(2) || profile->full;
     begin(profile);
     if (!profile->far)
@@ -391,5 +445,6 @@ void life_run(uint64_t seed, unsigned step_count) {
         }
     }
     recording = NULL;
+    living = 0;
     ram_power_off();
 }

@@ -56,6 +56,7 @@ struct far {
 };
 extern struct far far;
 
+uint64_t life_first_generation(void);
 void life_run(uint64_t seed, unsigned step_count);    /* records; the last state stays on the disks */
 int life_open(void);                                  /* trusts the far root if there is one */
 void life_opened(void);                               /* after an open while recording: the root that it promised */

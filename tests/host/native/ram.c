@@ -165,7 +165,7 @@ static unsigned pending_count;
 static uint64_t event_count, time_ns;
 int ram_synchronous, ram_verbose;
 uint64_t ram_write_count, ram_flush_count;
-void (*ram_before_flush)(void);
+void (*ram_before_flush)(void), (*ram_meanwhile)(void);
 
 static void submit_write(struct disk *disk, const struct store_io *io) {
     for (uint32_t i = 0; i < io->page_count; i++) {
@@ -295,12 +295,15 @@ int ram_open(const uint8_t *trust) {
     return store_open(&ram_env, &options);
 }
 
+/* Longer than a store waits before it asks again. */
+enum { IDLE_ROUNDS_MAX = 5000 };
+
 int ram_wait_step(unsigned *rounds) {
     time_ns += 1000000;
     int more = store_work(4);
     more |= ram_complete_one();
     *rounds = more || pending_count != 0 ? 0 : *rounds + 1;
-    return *rounds < 10000;
+    return *rounds < IDLE_ROUNDS_MAX;
 }
 
 /* --- pages --- */
@@ -319,13 +322,19 @@ int page_holds(const void *page, uint64_t value) {
 
 static void fetched(struct store_fetch *fetch, int status) { *(int *)fetch->owner = status; }
 
-int ram_read(struct page_key key, void *page) {
-    struct block_ptr_disk pointer;
+static int lookup(struct page_key key, struct block_ptr_disk *pointer) {
     const void *wait_key;
     unsigned rounds = 0;
     int status;
-    while ((status = store_lookup(key, &pointer, &wait_key)) == -E_AGAIN && ram_wait_step(&rounds))
+    while ((status = store_lookup(key, pointer, &wait_key)) == -E_AGAIN && ram_wait_step(&rounds))
         continue;
+    return status;
+}
+
+int ram_read(struct page_key key, void *page) {
+    struct block_ptr_disk pointer;
+    unsigned rounds = 0;
+    int status = lookup(key, &pointer);
     if (status != 0)
         return status;
     memset(page, 0, BLOCK_SIZE);
@@ -336,7 +345,7 @@ int ram_read(struct page_key key, void *page) {
     status = store_fetch(&fetch);
     if (status != 0 || result != 1)
         fail("store_fetch: %d, done before it returned: %d", status, result != 1);
-    for (rounds = 0; result == 1 && ram_wait_step(&rounds);)
+    while (result == 1 && ram_wait_step(&rounds))
         continue;
     return result == 1 ? -E_AGAIN : result;
 }
@@ -369,15 +378,12 @@ static void commit_done(struct store_commit *commit, int status) { *(int *)commi
 /* The caller of a commit has looked its pages up before. */
 static void stage(const struct change *change, unsigned count) {
     struct block_ptr_disk pointer;
-    const void *key;
     staged.change = change;
     staged.page = arena_take(count * sizeof *staged.page);
     staged.count = count;
     staged.next = staged.written = 0;
     for (unsigned i = 0; i < count; i++) {
-        unsigned rounds = 0;
-        while (store_lookup(change[i].key, &pointer, &key) == -E_AGAIN && ram_wait_step(&rounds))
-            continue;
+        lookup(change[i].key, &pointer);
         size_t at = (size_t)arena_take(2 * BLOCK_SIZE);
         staged.page[i] = (uint64_t *)((at + BLOCK_SIZE - 1) & ~(size_t)(BLOCK_SIZE - 1));
         page_fill(staged.page[i], change[i].value);
@@ -395,13 +401,17 @@ int ram_commit(uint64_t generation, const struct change *change, unsigned count)
     if (status != 0)
         return status;
     while (result == 1) {
+        if (ram_meanwhile != NULL)
+            ram_meanwhile();
         int more = store_work(1 + (unsigned)chance(20));
         int completed = chance(4) != 0 ? ram_complete_one() : 0;
         idle_rounds = more || completed || pending_count != 0 ? 0 : idle_rounds + 1;
         time_ns += 1000000;
-        if (idle_rounds > 10000)
-            fail("a commit waits for nothing");
+        if (idle_rounds > IDLE_ROUNDS_MAX)
+            return -E_AGAIN;
     }
+    if (result == -E_NOSPACE)
+        fail("a commit that had begun finds no space");
     if (result == 0 && staged.written != count)
         fail("a commit wrote %u of %u pages", staged.written, count);
     return result;

@@ -58,6 +58,7 @@ extern int ram_synchronous;   /* requests complete at once; else by chance, in a
 extern int ram_verbose;
 extern uint64_t ram_write_count, ram_flush_count;
 extern void (*ram_before_flush)(void); /* just before what a near flush covers becomes durable */
+extern void (*ram_meanwhile)(void);     /* between two slices of a commit */
 void ram_power_off(void);     /* the store and its memory are gone; the disks stay */
 int ram_complete_one(void);   /* 0: nothing was pending */
 int ram_open(const uint8_t *trust); /* NULL: none is trusted */
@@ -73,6 +74,7 @@ struct change {
     struct page_key key;
     uint64_t value;
 };
+/* -E_AGAIN: it waits, and nothing that it could wait for is left. */
 int ram_commit(uint64_t generation, const struct change *change, unsigned count);
 
 /* Supplied by the program: says what was being tried, and ends it. */

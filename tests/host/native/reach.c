@@ -6,7 +6,6 @@
 #include "reach.h"
 
 enum { BLOCK_COUNT_MAX = 1 << 14 };
-enum owner { OWNER_NONE, OWNER_TREE, OWNER_META, OWNER_LIST, OWNER_BOOT, OWNER_COPY, OWNER_DEAD };
 typedef void leaf_visit(uint64_t space, uint64_t page, const void *data);
 
 static struct {
@@ -19,8 +18,9 @@ static struct {
     uint32_t shares[BLOCK_COUNT_MAX];
     uint8_t named[BLOCK_COUNT_MAX];     /* by a dead or held list */
     uint64_t bits[BLOCK_COUNT_MAX / 64];
-    uint64_t last_generation;
-    int newest; /* the newest tree is being walked */
+    uint64_t last_generation, first_generation;
+    int newest;    /* the newest tree is being walked */
+    int in_shares; /* and in it the share counts */
 } walk;
 
 static void own(uint64_t block, enum owner owner) {
@@ -31,11 +31,12 @@ static void own(uint64_t block, enum owner owner) {
     walk.owner[block] = (uint8_t)owner;
 }
 
-static void need(uint64_t block, const uint8_t *hash) {
+static void need(uint64_t block, const uint8_t *hash, enum owner owner) {
     if (memcmp(sheet_hash(disks[NEAR].now[block]), hash, HASH_SIZE) != 0)
         fail("root %lu: block %lu does not have its hash", (unsigned long)walk.root->sequence, (unsigned long)block);
-    walk.need[walk.need_count].block = block;
-    memcpy(walk.need[walk.need_count++].hash, hash, HASH_SIZE);
+    struct need *new = &walk.need[walk.need_count++];
+    *new = (struct need){.block = block, .owner = owner, .for_pages = walk.newest && !walk.in_shares};
+    memcpy(new->hash, hash, HASH_SIZE);
 }
 
 /* The contents of a near block that is met for the first time, or NULL. */
@@ -53,7 +54,7 @@ static const void *enter(const struct block_ptr_disk *pointer, unsigned level, e
         walk.pointers[block]++;
     if (known)
         return NULL;
-    need(block, pointer->hash);
+    need(block, pointer->hash, owner);
     return disks[NEAR].now[block]->data;
 }
 
@@ -76,7 +77,9 @@ static void walk_space(const struct block_ptr_disk *pointer, unsigned level, uin
 static void walk_directory(const struct block_ptr_disk *pointer, unsigned level, uint64_t prefix, enum owner owner,
                            leaf_visit *leaf) {
     if (level == 0) {
+        walk.in_shares = prefix == SPACE_SHARES;
         walk_space(pointer, ptr_level(pointer), prefix, 0, owner, leaf);
+        walk.in_shares = 0;
         return;
     }
     const struct node_disk *node = enter(pointer, level, owner);
@@ -112,8 +115,11 @@ static void walk_list(struct block_ptr_disk head, uint64_t count) {
 }
 
 static void walk_record(const struct generation_disk *record) {
-    if (record->generation <= walk.last_generation || record->generation > walk.root->generation)
+    uint64_t newest = walk.root->generation, due = record->generation;
+    if (due <= walk.last_generation || due > newest)
         fail("the generation table is not in order");
+    if (due > walk.first_generation && due + walk.root->retain_count > newest + 1 && due != walk.last_generation + 1)
+        fail("generation %lu is not retained", (unsigned long)due - 1);
     walk.last_generation = record->generation;
     walk_directory(&record->tree, record->tree_height, 0, OWNER_TREE, NULL);
     walk_list(record->dead, record->dead_count);
@@ -131,7 +137,8 @@ static void meta_leaf(uint64_t space, uint64_t page, const void *data) {
         if (copy[i] == 0)
             continue;
         own(copy[i], OWNER_COPY);
-        need(copy[i], sheet_hash(disks[FAR].now[page * COUNTS_PER_PAGE + i])); /* the one far store is store 1 */
+        /* the one far store is store 1 */
+        need(copy[i], sheet_hash(disks[FAR].now[page * COUNTS_PER_PAGE + i]), OWNER_COPY);
     }
 }
 
@@ -159,10 +166,11 @@ static void check_allocation(void) {
              (unsigned long)free_count);
 }
 
-void reach_collect(const struct root_disk *root, struct reach *reach) {
+void reach_collect(const struct root_disk *root, uint64_t first, struct reach *reach) {
     memset(&walk, 0, sizeof walk);
     walk.block_count = disks[NEAR].block_count;
     walk.root = root;
+    walk.first_generation = first;
     walk.newest = 1;
     walk_directory(&root->tree, root->tree_height, 0, OWNER_TREE, newest_leaf);
     walk.newest = 0;
