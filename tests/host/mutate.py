@@ -26,6 +26,7 @@ LIST = ROOT / "tests" / "host" / "mutants.toml"
 SUITE = [
     ("crash_states_asan", ["--seed", "0", "--states", "9000", "--second", "3000", "--window", "40"]),
     ("damage_asan", ["--seed", "0", "--lives", "6"]),
+    ("fuzz_store_asan", [str(path) for path in sorted(native.CORPUS.iterdir())]),
 ]
 
 

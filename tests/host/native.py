@@ -9,6 +9,7 @@ from pathlib import Path
 from store_host import BUILD, ROOT
 
 SOURCES = ROOT / "tests" / "host" / "native"
+CORPUS = ROOT / "tests" / "corpus" / "store"
 
 
 def build(name: str, out: Path = BUILD, kernel: Path = ROOT / "kernel", *settings: str) -> Path:

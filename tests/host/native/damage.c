@@ -13,6 +13,7 @@
  * Prints one JSON object; a failure prints SEED:CASE:KIND and the reason; exit status 1.
  */
 #include "life.h"
+#include "seal.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -28,7 +29,7 @@ static const char *place = "life";
 static uint64_t place_block;
 static enum kind kind;
 static struct record record;
-static struct sheet **near_now, **near_good, **far_good;
+static struct sheet **near_now, **near_base, **near_good, **far_good;
 static uint64_t ring_stride;
 static uint64_t case_count, page_count, refused_count, fallback_count;
 
@@ -56,6 +57,7 @@ static uint64_t ring_block(unsigned root) {
 static void restore(void) {
     ram_power_off();
     disks[NEAR].now = near_now; /* a blank disk may have been made instead */
+    disks[NEAR].base = near_base;
     memcpy(disks[NEAR].now, near_good, disks[NEAR].block_count * sizeof *near_good);
     disks[NEAR].volatile_count = 0;
     if (far.attached)
@@ -125,6 +127,8 @@ static int reopen(void) {
 static void check_need(const struct need *need, unsigned newest, int root, unsigned failed) {
     if (need->for_pages && root == (int)newest && failed == 0)
         fail("a damaged block of the newest tree was not missed");
+    if (need->block == ptr_block(&roots[newest].disk.meta) && root == (int)newest)
+        fail("a root whose meta tree has a bad top was taken");
     if (!need->for_pages && failed != 0)
         fail("%u pages cannot be read, none needs the block (owner %d)", failed, (int)need->owner);
     fallback_count += root != (int)newest;
@@ -237,7 +241,8 @@ static void damage_root_fields(unsigned newest) {
         {offsetof(struct root_disk, sequence), 8, 5 + ((uint64_t)1 << 40), 0},
         {offsetof(struct root_disk, generation), 8, (uint64_t)1 << 50, 0},
         {offsetof(struct root_disk, store_id), 8, 99, 0},
-        {offsetof(struct root_disk, tree) + 7, 1, 0x88, 0},
+        {offsetof(struct root_disk, tree) + 7, 1, 0x89, 0}, /* compressed, of height 1, or 2 */
+        {offsetof(struct root_disk, tree) + 7, 1, 0x8a, 0},
         {offsetof(struct root_disk, tree) + 7, 1, 0x87, 0},
         {offsetof(struct root_disk, tree), 4, 1 << 30, 0},
         {offsetof(struct root_disk, tree), 4, 4, 0},
@@ -320,6 +325,38 @@ static void distrust(void) {
     }
 }
 
+static uint64_t free_after_commit(void) {
+    if (reopen() != 0)
+        fail("store_open fails");
+    chance_seed(1);
+    use();
+    return store.free_count;
+}
+
+/* A list of dead blocks, rightly hashed, names a block that is free: it is not freed again. */
+static void damage_lists(unsigned newest) {
+    static struct sealed sealed;
+    size_t mark = arena_mark();
+    struct list_block_disk list;
+    place = "near, a list that names a free block";
+    restore();
+    uint64_t good = free_after_commit(), unused = disks[NEAR].block_count - 1;
+    restore();
+    while (block_is_fixed(unused) || disks[NEAR].now[unused] != &zero_sheet)
+        unused--;
+    seal_learn(&sealed, NEAR, ring_block(newest));
+    for (unsigned i = 0; i < sealed.member_count[CLASS_LIST]; i++) {
+        uint64_t block = sealed.member[CLASS_LIST][i];
+        memcpy(&list, disks[NEAR].now[block]->data, sizeof list);
+        list.entry[0].block = unused;
+        seal_set(&sealed, block, &list);
+    }
+    uint64_t damaged = free_after_commit();
+    if (sealed.member_count[CLASS_LIST] >= RETAIN_COUNT_DEFAULT && damaged >= good)
+        fail("%lu blocks are free, %lu when the list is good", (unsigned long)damaged, (unsigned long)good);
+    arena_release(mark);
+}
+
 /* All copies are bad, and programs find out while commits run. */
 static void damage_copies(unsigned newest) {
     static struct change change[] = {{{16, 2}, 77}, {{0, 3}, 78}};
@@ -361,6 +398,7 @@ static void live_and_damage(uint64_t seed) {
     recording = &record;
     life_run(seed, STEP_COUNT);
     near_now = disks[NEAR].now;
+    near_base = disks[NEAR].base;
     near_good = disk_copy(disks[NEAR].now, disks[NEAR].block_count);
     far_good = far.attached ? disk_copy(disks[FAR].now, disks[FAR].block_count) : NULL;
     unsigned newest = root_count - 1;
@@ -371,6 +409,8 @@ static void live_and_damage(uint64_t seed) {
     damage_root_fields(newest);
     damage_root_tree(newest);
     damage_far();
+    if (disks[NEAR].now[disks[NEAR].block_count - 1] == &zero_sheet) /* there is room */
+        damage_lists(newest);
     if (far.attached)
         damage_copies(newest);
     distrust();

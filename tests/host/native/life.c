@@ -5,7 +5,8 @@
  */
 #include "life.h"
 
-enum { NEAR_BLOCK_COUNT = 2048, FAR_BLOCK_COUNT = 2048, FAR_COMMIT_COUNT = 6, WARM_UP_COUNT = 20, LEAVE_FREE = 150, FILL_COUNT = 100 };
+enum { NEAR_BLOCK_COUNT = 2048, FAR_BLOCK_COUNT = 2048, FAR_COMMIT_COUNT = 6, WARM_UP_COUNT = 20, LEAVE_FREE = 150, FILL_COUNT = 100,
+    PAGE_LIMIT_LOW = RING_COUNT + 8, PAGE_LIMIT_HIGH = 4096 };
 
 enum step_kind { STEP_WRITE, STEP_WRITE_MANY, STEP_CLONE, STEP_DROP, STEP_TAG, STEP_ROOT, STEP_IDLE, STEP_KIND_COUNT };
 
@@ -429,6 +430,7 @@ void life_run(uint64_t seed, unsigned step_count) {
     recording = NULL;
     living = 1;
     greedy = (int)chance(2) || profile->full;
+    ram_page_limit = chance(2) ? PAGE_LIMIT_LOW : PAGE_LIMIT_HIGH;
     begin(profile);
     if (!profile->far)
         warm_up(profile);

@@ -63,13 +63,15 @@ static void random_bytes(void *buffer, size_t size) {
 
 /* --- pages of the store: with a gap behind each, which nobody may touch --- */
 
-enum { POOL_COUNT = 4096, POOL_STRIDE = 2 * BLOCK_SIZE };
+enum { POOL_COUNT = 4096, POOL_STRIDE = 2 * BLOCK_SIZE, RESERVE_COUNT = 256 };
+unsigned ram_page_limit = POOL_COUNT;
 static uint8_t *pool;
 static uint32_t pool_free[POOL_COUNT];
 static unsigned pool_free_count, pool_fresh; /* those from pool_fresh on were never given out */
 
 static void *page_alloc(int urgent) {
-    (void)urgent;
+    if (pool_fresh - pool_free_count >= ram_page_limit + (urgent ? RESERVE_COUNT : 0))
+        return NULL;
     if (pool == NULL) {
         pool = aligned_alloc(BLOCK_SIZE, (size_t)POOL_COUNT * POOL_STRIDE);
         ASAN_POISON_MEMORY_REGION(pool, (size_t)POOL_COUNT * POOL_STRIDE);
@@ -326,7 +328,7 @@ static int lookup(struct page_key key, struct block_ptr_disk *pointer) {
     const void *wait_key;
     unsigned rounds = 0;
     int status;
-    while ((status = store_lookup(key, pointer, &wait_key)) == -E_AGAIN && ram_wait_step(&rounds))
+    while (((status = store_lookup(key, pointer, &wait_key)) == -E_AGAIN || status == -E_NOMEM) && ram_wait_step(&rounds))
         continue;
     return status;
 }

@@ -56,6 +56,7 @@ struct sheet **disk_copy(struct sheet *const *blocks, uint64_t block_count);
 extern struct store_env ram_env;
 extern int ram_synchronous;   /* requests complete at once; else by chance, in any order */
 extern int ram_verbose;
+extern unsigned ram_page_limit; /* pages that the store may have, the commit's reserve aside */
 extern uint64_t ram_write_count, ram_flush_count;
 extern void (*ram_before_flush)(void); /* just before what a near flush covers becomes durable */
 extern void (*ram_meanwhile)(void);     /* between two slices of a commit */
