@@ -91,6 +91,12 @@ def try_mutant(mutant: Mutant, folder: Path) -> Verdict:
     return Verdict(mutant.why, mutant.file, found_by, reason, round(time.monotonic() - started, 1))
 
 
+def judge(mutant: Mutant) -> Verdict:
+    """`try_mutant` in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return try_mutant(mutant, Path(folder))
+
+
 def main() -> int:
     """Runs the gate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,8 +110,7 @@ def main() -> int:
         return 2
     verdicts = []
     for mutant in chosen:
-        with tempfile.TemporaryDirectory() as folder:
-            verdict = try_mutant(mutant, Path(folder))
+        verdict = judge(mutant)
         verdicts.append(verdict)
         found = verdict.found_by or "SURVIVED"
         print(

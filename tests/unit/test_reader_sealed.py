@@ -1,4 +1,4 @@
-"""Blocks of a store that are anything at all, behind good hashes up to the root: the reader says StoreError or succeeds.
+"""Blocks that are anything at all, behind good hashes up to the root: the reader says StoreError or succeeds.
 
 It never raises anything else and ends in bounded time, also when a few blocks stand for a tree without end.
 """
@@ -115,25 +115,19 @@ def test_a_tree_without_end(small_image: Path, name: str) -> None:
     """Five nodes, each of which leads 128 times to the next: 34 thousand million pages."""
     image = SealedImage(small_image)
     free = [block for block in range(1000, 1400) if block not in image.levels and not any(image.block(block))]
-    pointer = Pointer.make(free[0], 0, 1, b"\1" * BLOCK_SIZE)
-    image.data[free[0] * BLOCK_SIZE : (free[0] + 1) * BLOCK_SIZE] = b"\1" * BLOCK_SIZE
-    for level in range(1, 6):
-        node = node_pack(dict.fromkeys(range(NODE_FANOUT), pointer))
-        block = free[level]
-        image.data[block * BLOCK_SIZE : (block + 1) * BLOCK_SIZE] = node
-        pointer = Pointer.make(block, level, 1, node)
-    root = bytearray(image.block(image.root_block))
+    contents = b"\1" * BLOCK_SIZE
+    for level, block in enumerate(free[:6]):
+        image.set(block, contents)
+        pointer = Pointer.make(block, level, 1, contents)
+        contents = node_pack(dict.fromkeys(range(NODE_FANOUT), pointer))
     place = Root.PLACES[name].offset
+    above, offset = image.root_block, place
     if name != "resume":  # space 0, or the bitmap
-        top = next(b for b, parents in image.parents.items() if (image.root_block, place) in parents)
-        pointer = Pointer.make(
-            top, image.levels[top], 1, node_pack({**dict(node_pointers(image.block(top))), 0: pointer})
-        )
-        image.data[top * BLOCK_SIZE : (top + 1) * BLOCK_SIZE] = node_pack(
-            {**dict(node_pointers(image.block(top))), 0: Pointer.make(free[5], 5, 1, image.block(free[5]))}
-        )
-    root[place : place + 32] = pointer.pack()
-    image.set(image.root_block, bytes(root))
+        tops = (block for block, parents in image.parents.items() if (above, place) in parents)
+        above, offset = next(tops), 0
+    edited = bytearray(image.block(above))
+    edited[offset : offset + 32] = pointer.pack()
+    image.set(above, bytes(edited))
     path = small_image.with_name("endless.img")
     path.write_bytes(image.data)
     with time_limit(), pytest.raises(StoreError):
