@@ -24,8 +24,8 @@ from store_host import ROOT
 
 LIST = ROOT / "tests" / "host" / "mutants.toml"
 SUITE = [
-    ("crash_states_asan", ["--seed", "0", "--states", "9000", "--second", "3000", "--window", "40"]),
-    ("damage_asan", ["--seed", "0", "--lives", "6"]),
+    ("crash_states_asan", ["--seed", "0", "--states", "12000", "--second", "3000", "--window", "24"]),
+    ("damage_asan", ["--seed", "0", "--lives", "7"]),
     ("fuzz_store_asan", [str(path) for path in sorted(native.CORPUS.iterdir())]),
 ]
 

@@ -1,12 +1,20 @@
 /*
  * tests/host/native/life.c: life.h's promises: the workload, its model, and the windows.
  *
- * The seed's lowest digit chooses the kind of life: plain, clones, tags, nearly full, adopted from a far store, or all.
+ * The seed, modulo their count, chooses the kind of life: profiles, below.
  */
 #include "life.h"
 
-enum { NEAR_BLOCK_COUNT = 2048, FAR_BLOCK_COUNT = 2048, FAR_COMMIT_COUNT = 6, WARM_UP_COUNT = 20, LEAVE_FREE = 150, FILL_COUNT = 100,
-    PAGE_LIMIT_LOW = RING_COUNT + 8, PAGE_LIMIT_HIGH = 4096 };
+enum {
+    NEAR_BLOCK_COUNT = 2048,
+    FAR_BLOCK_COUNT = 2048,
+    FAR_COMMIT_COUNT = 6,
+    WARM_UP_COUNT = 20,
+    LEAVE_FREE = 150, /* blocks of a full near */
+    FILL_COUNT = 100, /* pages of each commit that fills it */
+    PAGE_LIMIT_LOW = RING_COUNT + 8, /* the start reads the whole ring */
+    PAGE_LIMIT_HIGH = 4096,
+};
 
 enum step_kind { STEP_WRITE, STEP_WRITE_MANY, STEP_CLONE, STEP_DROP, STEP_TAG, STEP_ROOT, STEP_IDLE, STEP_KIND_COUNT };
 
@@ -21,6 +29,7 @@ static const struct profile {
     {{8, 3, 1, 1, 0, 1, 0}, 1, 0}, /* nearly full */
     {{4, 1, 1, 1, 0, 1, 5}, 0, 1}, /* from far */
     {{5, 1, 2, 1, 1, 1, 1}, 0, 0}, /* all */
+    {{2, 0, 1, 0, 0, 1, 8}, 0, 1}, /* from far, mostly idle: near comes to start by itself */
 };
 enum { PROFILE_COUNT = sizeof profiles / sizeof profiles[0] };
 
