@@ -21,7 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { STEP_COUNT = 14, STALL_S = 60, NEED_COUNT_MAX = 150, COMMIT_COUNT = 12 };
+enum { STEP_COUNT = 14, STALL_S = 60, NEED_COUNT_MAX = 150, COMMIT_COUNT = 6, ROUND_COUNT = 40 };
 enum kind { KIND_FLIP, KIND_ZERO, KIND_EXCHANGE, KIND_COUNT };
 
 static uint64_t life_seed;
@@ -269,18 +269,25 @@ static void damage_root_fields(unsigned newest) {
     }
 }
 
-/* A root whose tree is a block that the disk has for something else; every hash is right. */
-static void damage_root_tree(unsigned newest) {
+static void refuse_tree(unsigned newest, uint64_t block, unsigned height) {
     struct root_disk root = roots[newest].disk;
     uint8_t page[BLOCK_SIZE] = {0};
-    place = "near, a tree in a fixed place";
     restore();
-    root.tree = pointer_make(HEADER_BLOCK, root.tree_height, root.generation, near_good[HEADER_BLOCK]->data);
+    root.tree = pointer_make(block, height, root.generation, near_good[block]->data);
+    root.tree_height = height;
     blake2b(root.hash, ROOT_HASH_SIZE, &root, offsetof(struct root_disk, hash));
     memcpy(page, &root, sizeof root);
     disks[NEAR].now[ring_block(newest)] = sheet_new(page);
     if (reopen() != 0 || taken_root() != (int)newest - 1)
         fail("root %lu was taken", (unsigned long)store.root.sequence);
+}
+
+/* A root whose tree is a block that the disk has for something else, or too high; every hash is right. */
+static void damage_root_tree(unsigned newest) {
+    place = "near, a tree in a fixed place";
+    refuse_tree(newest, HEADER_BLOCK, roots[newest].disk.tree_height);
+    place = "near, a tree that is too high";
+    refuse_tree(newest, roots[newest].reach.need[0].block, DIRECTORY_HEIGHT_MAX + 1);
 }
 
 /* --- far --- */
@@ -364,18 +371,22 @@ static void damage_copies(unsigned newest) {
     const struct reach *reach = &roots[newest].reach;
     place = "near, all copies";
     kind = KIND_FLIP;
-    restore();
-    for (unsigned i = 0; i < reach->count; i++)
-        if (reach->need[i].owner == OWNER_COPY)
-            damage(NEAR, reach->need[i].block, 0);
-    if (reopen() != 0)
-        fail("store_open fails");
-    ram_synchronous = 0;
-    for (unsigned i = 0; i < COMMIT_COUNT; i++)
-        if (ram_commit(store.root.generation + 1, change, 2) != 0)
-            fail("a commit fails");
-    if (read_all(&written) != 0)
-        fail("what the commits wrote does not read back");
+    for (unsigned round = 0; round < ROUND_COUNT; round++) {
+        size_t mark = arena_mark();
+        restore();
+        for (unsigned i = 0; i < reach->count; i++)
+            if (reach->need[i].owner == OWNER_COPY)
+                damage(NEAR, reach->need[i].block, 0);
+        if (reopen() != 0)
+            fail("store_open fails");
+        ram_synchronous = 0;
+        for (unsigned i = 0; i < COMMIT_COUNT; i++)
+            if (ram_commit(store.root.generation + 1, change, 2) != 0)
+                fail("a commit fails");
+        if (read_all(&written) != 0)
+            fail("what the commits wrote does not read back");
+        arena_release(mark);
+    }
 }
 
 /* Generations go up by one; a root without a new generation has no pages. */

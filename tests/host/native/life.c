@@ -10,7 +10,7 @@ enum {
     FAR_BLOCK_COUNT = 2048,
     FAR_COMMIT_COUNT = 6,
     WARM_UP_COUNT = 20,
-    LEAVE_FREE = 150, /* blocks of a full near */
+    LEAVE_FREE = 100, /* blocks of a full near */
     FILL_COUNT = 100, /* pages of each commit that fills it */
     PAGE_LIMIT_LOW = RING_COUNT + 8, /* the start reads the whole ring */
     PAGE_LIMIT_HIGH = 4096,
@@ -26,7 +26,7 @@ static const struct profile {
     {{8, 1, 0, 0, 0, 3, 0}, 0, 0}, /* plain */
     {{5, 1, 4, 2, 0, 1, 0}, 0, 0}, /* clones */
     {{6, 1, 1, 1, 4, 2, 0}, 0, 0}, /* tags */
-    {{8, 3, 1, 1, 0, 1, 0}, 1, 0}, /* nearly full */
+    {{4, 6, 1, 1, 0, 1, 0}, 1, 0}, /* nearly full */
     {{4, 1, 1, 1, 0, 1, 5}, 0, 1}, /* from far */
     {{5, 1, 2, 1, 1, 1, 1}, 0, 0}, /* all */
     {{2, 0, 1, 0, 0, 1, 8}, 0, 1}, /* from far, mostly idle: near comes to start by itself */
@@ -178,6 +178,8 @@ static struct change some_change(void) {
 static int commit(uint64_t generation, const struct change *change, unsigned count) {
     if (greedy && chance(3) != 0)
         store.alloc_next = RING_FIRST_BLOCK;
+    else if (chance(4) == 0) /* and the end of the disk comes often */
+        store.alloc_next = store.header.block_count - 1 - chance(20);
     int status = ram_commit(generation, change, count);
     if (status != 0 && status != -E_NOSPACE)
         fail("a commit ends with error %d", -status);
@@ -332,8 +334,9 @@ static struct sheet *boot_page(uint64_t value) {
     return sheet_new(page);
 }
 
+/* A block that nothing was ever written to. */
 static uint64_t free_place(uint64_t below) {
-    while (block_is_fixed(--below))
+    while (block_is_fixed(--below) || disks[FAR].now[below] != &zero_sheet)
         continue;
     return below;
 }
@@ -421,8 +424,6 @@ static void warm_up(const struct profile *profile) {
     if (life_open() != 0)
         fail("the first open fails");
     life_opened();
-    if (chance(2)) /* the end of the disk comes soon */
-        store.alloc_next = store.header.block_count - (uint64_t)chance(600);
     for (unsigned i = 0; i < WARM_UP_COUNT; i++)
         run_step(profile);
     if (profile->full)
