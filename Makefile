@@ -21,7 +21,7 @@ export REVENANT_BUILD := $(abspath $(BUILD))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build run test test-full conformance bench lint clean userland FORCE
+.PHONY: help build run test test-full crash-states fuzz mutate conformance bench lint clean userland FORCE
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -36,6 +36,24 @@ test: build ## The whole suite, within ten minutes
 
 test-full: build ## The suite with its slow tests
 	$(PYTEST) -n 2 tests
+
+HOST_TESTS := $(MAKE) --no-print-directory -C tests/host/native OUT=$(abspath $(BUILD)/host)
+STATES ?= 1000000
+SECOND ?= 100000
+SEED ?= 1
+crash-states: ## What power cuts leave of the host-built store: STATES, SECOND crashes, from SEED on
+	$(HOST_TESTS) $(abspath $(BUILD)/host/crash_states)
+	$(BUILD)/host/crash_states --states $(STATES) --second $(SECOND) --window 1024 --seed $(SEED)
+
+FUZZ_TIME_S ?= 600
+fuzz: ## libFuzzer (clang) on the host-built store for FUZZ_TIME_S; what it finds is in build/host/fuzz
+	$(HOST_TESTS) $(abspath $(BUILD)/host/fuzz_store)
+	@mkdir -p $(BUILD)/host/fuzz
+	ASAN_OPTIONS=detect_leaks=0 $(BUILD)/host/fuzz_store -max_total_time=$(FUZZ_TIME_S) -timeout=30 -max_len=200 \
+		-print_final_stats=1 -artifact_prefix=$(BUILD)/host/fuzz/failed- $(BUILD)/host/fuzz tests/corpus/store
+
+mutate: $(REVENANT) ## Each safeguard of the store left out alone: the native tests must fail for every one
+	$(VENV)/bin/python tests/host/mutate.py
 
 conformance: build ## MicroPython's own tests against the running machine, all directories
 	$(PYTEST) tests/upstream

@@ -191,11 +191,16 @@ static void load_done(struct store_fetch *fetch, int status) {
     fetch_node_loaded();
 }
 
-/* Starts to read the node that the pointer names. -E_AGAIN when it has; wait_key is set. */
+/*
+ * Starts to read the node that the pointer names. -E_AGAIN when it has; wait_key is set. The meta tree is near's own: to
+ * find a far block it is asked for a copy, so a part of it that lay in far would wait for itself.
+ */
 int cache_load(struct node_key key, const struct block_ptr_disk *pointer) {
     struct node *node;
     unsigned level = key.level <= LEVEL_DIRECTORY ? key.level : key.level - LEVEL_DIRECTORY;
     int status = pointer_check(pointer, level);
+    if (status == 0 && key.tree == TREE_META && ptr_store(pointer) != 0)
+        status = -E_CORRUPT;
     if (status == 0)
         status = node_new(key, &node);
     if (status != 0)

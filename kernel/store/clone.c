@@ -131,14 +131,13 @@ static int descend(void) {
     return 1;
 }
 
-/* Starts a drop: the space's pointer leaves its directory. */
+/* Starts a drop: the space's pointer leaves its directory. What a bad pointer names stays taken. */
 static int begin_drop(uint64_t space) {
     struct block_ptr_disk *slot;
     int status = tree_space_slot(TREE_MAIN, space, &slot);
     if (status != 0)
         return status;
-    check(!pointer_is_placeholder(slot));
-    if (pointer_is_near(slot) && pointer_check(slot, ptr_level(slot)) == 0)
+    if (pointer_is_near(slot) && ptr_level(slot) <= SPACE_HEIGHT_MAX && pointer_check(slot, ptr_level(slot)) == 0)
         leaving = *slot;
     memset(slot, 0, sizeof *slot);
     cache_forget_space(TREE_MAIN, space);

@@ -17,7 +17,7 @@ enum copy_state { COPY_NONE, COPY_QUEUED, COPY_WRITING, COPY_WRITTEN, COPY_FAILE
 
 struct copy {
     enum copy_state state;
-    int is_awaited; /* queued when the commit began to wait for copies: it is part of it */
+    int is_awaited; /* was there when the commit began to wait for copies: it is part of it */
     unsigned home;
     uint64_t far_block, near_block;
     void *page;
@@ -135,10 +135,12 @@ static int enter(struct copy *copy) {
     return status;
 }
 
-/* The durable root may still name the bad copy's block, so it dies like any other. */
+/* The durable root may still name the bad copy's block, so it dies like any other; room for that comes first. */
 static int forget(struct copy *copy) {
     uint64_t known;
     int status = copy_find(copy->home, copy->far_block, &known);
+    if (status == 0 && known != 0)
+        status = list_prepare(&list_dead);
     if (status == 0 && known != 0)
         status = copy_set(copy->home, copy->far_block, 0);
     if (status == 0 && known != 0)
@@ -163,10 +165,15 @@ static void give_up(struct copy *copy) {
         end(copy);
 }
 
+/* Has changed nothing in the meta tree yet, so it may as well be part of the next commit. */
+static int may_wait(const struct copy *copy) { return copy->state == COPY_QUEUED || copy->state == COPY_BAD; }
+
 static int step(struct copy *copy) {
+    if (store.draining && may_wait(copy) && !copy->is_awaited)
+        return -E_AGAIN;
     switch (copy->state) {
     case COPY_QUEUED:
-        return store.draining && !copy->is_awaited ? -E_AGAIN : start_write(copy);
+        return start_write(copy);
     case COPY_WRITTEN:
         return enter(copy);
     case COPY_FAILED:
@@ -191,7 +198,7 @@ int copy_step(void) {
         store.urgent = 0;
         if (status == 0)
             return 1;
-        if (status == -E_NOMEM && copies[i].state == COPY_QUEUED)
+        if (status == -E_NOMEM && may_wait(&copies[i]))
             copies[i].is_awaited = 0; /* no commit waits for memory */
         if (status != -E_AGAIN && status != -E_NOMEM)
             give_up(&copies[i]);
@@ -202,13 +209,13 @@ int copy_step(void) {
 /* A commit begins to wait for the copies that there are; later ones wait for it. */
 void copy_drain(void) {
     for (unsigned i = 0; i < COPY_COUNT; i++)
-        copies[i].is_awaited = copies[i].state == COPY_QUEUED;
+        copies[i].is_awaited = may_wait(&copies[i]);
 }
 
 /* True when the meta tree says the truth: no copy has a block without an entry. */
 int copy_settled(void) {
     for (unsigned i = 0; i < COPY_COUNT && copy_count > 0; i++)
-        if (copies[i].state != COPY_NONE && (copies[i].state != COPY_QUEUED || copies[i].is_awaited))
+        if (copies[i].state != COPY_NONE && (!may_wait(&copies[i]) || copies[i].is_awaited))
             return 0;
     return 1;
 }

@@ -390,11 +390,16 @@ static int adopt(const struct store_options *options) {
     return status == 0 ? write_header(HEADER_BLOCK) : status;
 }
 
-/* Near is ours: its newest good root. */
+/*
+ * Near is ours: its newest good root. A machine that was killed may have left that root in the disk's cache only: it is
+ * made durable before anyone builds on it or shows what it holds.
+ */
 static int resume(const struct store_options *options) {
     int copies = view.header_copies;
     store.header = view.header;
     int status = choose_root(options);
+    if (status == 0 && (status = sync_run(STORE_FLUSH, 0, 0, NULL)) != 0)
+        store_notice("near: a flush failed: its newest generation may not be durable");
     if (status != 0)
         return status;
     if (!(copies & 1) && write_header(HEADER_BLOCK) == 0)

@@ -144,6 +144,8 @@ class Checker:
         self.follow(pointer, level, place)
         if counts is not None and pointer.store == 0:
             counts[pointer.block] += 1
+            if counts[pointer.block] > 1:
+                raise self.fault(place, f"the directory node in block {pointer.block} is met twice")
         try:
             children = self.store.children(pointer, level)
         except AbsentError:
@@ -302,6 +304,8 @@ class Checker:
         for page, pointer in store.leaves(root, root.level):
             bits = int.from_bytes(store.read(pointer, 0), "little")
             first = page * BITS_PER_PAGE
+            if first >= store.header.block_count:
+                raise self.fault("bitmap", f"has a page for block {first}, which does not exist")
             while bits:
                 low = bits & -bits
                 run = (~(bits // low) & (bits // low) + 1).bit_length() - 1

@@ -118,6 +118,7 @@ class Store:
         self.path = path
         self.fars: dict[bytes, Store] = {far.header.store_id: far for far in fars}
         self.read = lru_cache(NODE_CACHE_COUNT)(self._read)
+        self._finding_copy = False  # in the presence map, which is near's own
         self._fd = self._open()
         try:
             self.header = self._read_header()
@@ -273,7 +274,13 @@ class Store:
 
     def copy_of(self, pointer: Pointer) -> int:
         """The near block with a copy of a far block, or 0."""
-        page = self.page(self.meta, META_PRESENCE + pointer.store, pointer.block // COUNTS_PER_PAGE)
+        if self._finding_copy:
+            raise self.fault("the meta tree leaves this store")
+        self._finding_copy = True
+        try:
+            page = self.page(self.meta, META_PRESENCE + pointer.store, pointer.block // COUNTS_PER_PAGE)
+        finally:
+            self._finding_copy = False
         copy = int(struct.unpack_from("<I", page, pointer.block % COUNTS_PER_PAGE * 4)[0])
         if copy and (copy >= self.header.block_count or self.header.is_fixed(copy)):
             raise self.fault(f"the presence map of store {pointer.store} names block {copy}")
@@ -341,15 +348,24 @@ class Store:
         pointer = self._descend(root, root.level, page) if root.present else MISSING
         return self.read(pointer, 0) if pointer.present else ZERO_PAGE
 
-    def leaves(self, pointer: Pointer, level: int, first: int = 0) -> Iterator[tuple[int, Pointer]]:
-        """(key, level-0 pointer) of all that is present below a pointer of that level, ascending."""
+    def leaves(
+        self, pointer: Pointer, level: int, first: int = 0, met: set[Pointer] | None = None
+    ) -> Iterator[tuple[int, Pointer]]:
+        """(key, level-0 pointer) of all that is present below a pointer of that level, ascending.
+
+        A node that is met twice is a fault: a few such could stand for more pages than anyone can count.
+        """
         if not pointer.present:
             return
         if level == 0:
             yield first, pointer
             return
+        met = set() if met is None else met
+        if pointer in met:
+            raise self.fault(f"the node in block {pointer.block} is met twice in one tree")
+        met.add(pointer)
         for slot, child in self.children(pointer, level):
-            yield from self.leaves(child, level - 1, (first + slot) * (NODE_FANOUT if level > 1 else 1))
+            yield from self.leaves(child, level - 1, (first + slot) * (NODE_FANOUT if level > 1 else 1), met)
 
     def spaces(self, tree: Tree) -> Iterator[tuple[int, Pointer]]:
         """(space, root pointer) of all spaces that are not empty."""
