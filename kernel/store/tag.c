@@ -82,7 +82,8 @@ int tag_keep(void) {
     int status = retain_scan(&record_count);
     if (status == 0)
         status = tag_given();
-    return status == 0 ? keep_all(record_count) : status;
+    int keeps = store.retention.hourly != 0 || store.retention.daily != 0;
+    return status == 0 && keeps ? keep_all(record_count) : status;
 }
 
 /* What a record loses: `newer` has how many newer ones of each kind are kept. */

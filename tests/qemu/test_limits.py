@@ -22,7 +22,7 @@ from revenant.format import SPACE_RECORDS, PageKey
 from revenant.machine import Machine
 from revenant.publish import publish_image
 from revenant.record import RECORD_THREAD_PAGE, ThreadRecord
-from revenant.script import wait_for_prompt
+from revenant.script import paste, wait_for_prompt
 from revenant.store import Store
 
 Start = Callable[..., Machine]
@@ -49,17 +49,6 @@ def call(*words):
     import rawcall
     return registers[0] - (registers[0] >> 63 << 64)
 """
-
-
-def paste(machine: Machine, source: str) -> None:
-    """Type a program in paste mode and run it."""
-    machine.send(b"\x05")
-    machine.expect_exact(b"=== ")
-    for line in source.splitlines():
-        machine.send(line.encode() + b"\r")
-        machine.expect_exact(b"=== ")
-    machine.send(b"\x04")
-    machine.expect_exact(b">>> ")
 
 
 def at_prompt(machine: Machine) -> Machine:

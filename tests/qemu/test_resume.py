@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from revenant.check import check_store
 from revenant.machine import Machine
-from revenant.script import wait_for_prompt
+from revenant.script import paste, wait_for_prompt
 from revenant.store import Store
 
 Start = Callable[..., Machine]
@@ -91,13 +91,7 @@ class Watcher:
 def start_program(machine: Machine, source: str, call: str) -> None:
     """Type a program in paste mode and call it."""
     wait_for_prompt(machine)
-    machine.send(b"\x05")
-    machine.expect_exact(b"=== ")
-    for line in source.splitlines():
-        machine.send(line.encode() + b"\r")
-        machine.expect_exact(b"=== ")
-    machine.send(b"\x04")
-    machine.expect_exact(b">>> ")
+    paste(machine, source)
     machine.send(call.encode() + b"\r")
 
 
@@ -178,3 +172,24 @@ def test_many_kinds_of_state(run_revenant: Callable[..., object]) -> None:
     result = run_revenant("demo", timeout=240)
     assert result.returncode == 0, result.stderr  # type: ignore[attr-defined]
     assert "Everything came back." in result.stderr  # type: ignore[attr-defined]
+
+
+def test_answers_to_an_earlier_life_are_told_apart(
+    machine: Start, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut while wait_for_prompt's own request was still in the keyboard's ring: it is answered in the next life."""
+    first = machine()
+    sent: list[bytes] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(first, "send", lambda data: (sent.append(data), Machine.send(first, data)))
+        wait_for_prompt(first)
+    first.command_at_prompt("import revenant, time")
+    request = sent[-1].lstrip(b"\x03\x02")
+    first.send(b"print('typed'); time.sleep_ms(100); print(revenant.commit()); time.sleep(600)\r")
+    first.expect_exact(b"typed\r\n")
+    first.send(request)
+    first.console.expect(rb"\d+\r\n")
+    first.kill()
+    second = machine()
+    wait_for_prompt(second)
+    assert second.command_at_prompt("1 + 1") == "2"

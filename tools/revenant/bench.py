@@ -22,10 +22,11 @@ import typer
 
 from revenant import genesis, nbd, publish
 from revenant.errors import RevenantError
+from revenant.images import copy_image
 from revenant.machine import PROMPT, Machine
 from revenant.output import print_rows, say, working
 from revenant.qemu import Boot, MachineConfig
-from revenant.script import ConsoleTransport
+from revenant.script import output_of
 from revenant.store import Store
 
 ICOUNT = ("-icount", "shift=0,sleep=off")
@@ -49,7 +50,7 @@ class Workshop:
     def copy(self, name: str, source: Path | None = None) -> Path:
         """A private copy of an image (sparse where the file system can)."""
         path = self.folder / name
-        subprocess.run(["cp", "--sparse=always", source or self.genesis, path], check=True)
+        copy_image(source or self.genesis, path)
         return path
 
 
@@ -64,15 +65,7 @@ def workshop(run_count: int) -> Iterator[Workshop]:
 
 def ask(machine: Machine, source: str) -> Any:
     """Run source in the raw REPL; it prints one line of JSON, which is returned."""
-    transport = ConsoleTransport(machine)
-    transport.enter_raw_repl(soft_reset=False, timeout_overall=TIMEOUT_S)
-    out, error = transport.exec_raw(source, timeout=TIMEOUT_S)
-    transport.exit_raw_repl()
-    machine.expect_exact(PROMPT)
-    if error:
-        reason = error.decode(errors="replace")
-        raise RevenantError("the machine", f"the benchmark's program failed: {reason}")
-    return json.loads(out)
+    return json.loads(output_of(machine, source, TIMEOUT_S, "the benchmark's program"))
 
 
 def median(values: list[float]) -> float:

@@ -17,7 +17,7 @@ from revenant.errors import MachineError
 from revenant.machine import Machine
 from revenant.output import say
 from revenant.qemu import Boot, MachineConfig
-from revenant.script import wait_for_prompt
+from revenant.script import paste, wait_for_prompt
 
 CUTS = 3
 COUNT_TO = 60
@@ -106,13 +106,7 @@ def prepare(config: MachineConfig, numbers: Numbers) -> None:
     """First start: make the state, begin to count, cut the power in the middle."""
     with Machine(config) as machine:
         wait_for_prompt(machine)
-        machine.send(b"\x05")
-        machine.expect_exact(b"=== ")
-        for line in PREPARE.splitlines():
-            machine.send(line.encode() + b"\r")
-            machine.expect_exact(b"=== ")
-        machine.send(b"\x04")
-        machine.expect_exact(b">>> ")
+        paste(machine, PREPARE)
         machine.send(b"result = asyncio.run(main())\r")
         numbers.see(machine, lambda number: number >= COUNT_TO // (CUTS + 1))
         say(f"counting, at {numbers.last}; kill -9 of QEMU's process {machine.process.pid}")

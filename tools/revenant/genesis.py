@@ -218,7 +218,7 @@ def records(programs: Sequence[Program]) -> Iterator[tuple[PageKey, bytes]]:
         thread_slots=count,
         next_space=SPACE_FIRST_USER + count,
     )
-    yield PageKey(SPACE_RECORDS, RECORD_MACHINE_PAGE), machine.pack().ljust(BLOCK_SIZE, b"\0")
+    yield PageKey(SPACE_RECORDS, RECORD_MACHINE_PAGE), machine.page
     for first_page, make in ((RECORD_PROCESS_PAGE, process_record), (RECORD_THREAD_PAGE, thread_record)):
         packed = [make(program, slot).pack() for slot, program in enumerate(programs)]
         for number in range(0, count, RECORDS_PER_PAGE):

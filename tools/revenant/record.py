@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
+from revenant.format import BLOCK_SIZE
 from revenant.structure import Structure, at
 
 RECORD_MAGIC = int.from_bytes(b"RVNTMACH", "little")
@@ -70,6 +71,11 @@ class MachineRecord(Structure):
     thread_slots: int = at(56, "Q")
     next_space: int = at(64, "Q")
     resume_seen: int = at(72, "Q")
+
+    @property
+    def page(self) -> bytes:
+        """Page 0 of space 0."""
+        return self.pack().ljust(BLOCK_SIZE, b"\0")
 
 
 class ConsoleRecord(Structure):

@@ -8,6 +8,7 @@ tests, benchmarks.
 from __future__ import annotations
 
 import re
+import secrets
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -53,12 +54,15 @@ class ConsoleTransport(SerialTransport):  # type: ignore[misc]
 def wait_for_prompt(machine: Machine, timeout_s: float = START_TIMEOUT_S) -> None:
     """Interrupt what runs and get the friendly prompt, whatever mode the REPL was in when it was cut off.
 
-    Afterwards nothing is left to be read: a mark that the echo does not contain has come back.
+    Afterwards nothing is left to be read: a mark that the echo does not contain has come back. No other life of
+    the machine used that mark: what an earlier one had sent may still be in the keyboard's ring, to be answered now.
     """
+    life = secrets.token_hex(4)
     for turn in range(int(timeout_s)):
-        machine.send(b'\x03\x02print("ready" "%d")\r' % turn)
+        mark = f"{life}-{turn}"
+        machine.send(f'\x03\x02print("ready" "{mark}")\r'.encode())
         try:
-            machine.expect_exact(b"ready%d\r\n" % turn + PROMPT, 1)
+            machine.expect_exact(f"ready{mark}\r\n".encode() + PROMPT, 1)
             return
         except pexpect.TIMEOUT:
             continue
@@ -68,6 +72,29 @@ def wait_for_prompt(machine: Machine, timeout_s: float = START_TIMEOUT_S) -> Non
     status = machine.process.poll()
     error = explain_exit(machine.config, status, machine.voice) if status is not None else None
     raise error or MachineError(machine.config.near, "the machine gives no prompt", "look at its console")
+
+
+def paste(machine: Machine, source: str) -> None:
+    """Type a program at the prompt, in paste mode, and run it until the prompt is back."""
+    machine.send(b"\x05")
+    machine.expect_exact(b"=== ")
+    for line in source.splitlines():
+        machine.send(line.encode() + b"\r")
+        machine.expect_exact(b"=== ")
+    machine.send(b"\x04")
+    machine.expect_exact(PROMPT)
+
+
+def output_of(machine: Machine, source: str, timeout_s: float, what: str) -> bytes:
+    """Run source in the raw REPL; what it printed, or MachineError that says that `what` failed."""
+    transport = ConsoleTransport(machine)
+    transport.enter_raw_repl(soft_reset=False, timeout_overall=timeout_s)
+    out, error = cast(tuple[bytes, bytes], transport.exec_raw(source, timeout=timeout_s))
+    transport.exit_raw_repl()
+    machine.expect_exact(PROMPT)
+    if error:
+        raise MachineError(machine.config.near, f"{what} failed: {error.decode(errors='replace')}")
+    return out
 
 
 def run_source(machine: Machine, source: str, name: str) -> tuple[int, str]:

@@ -153,7 +153,7 @@ def rollback_commit(store: Store, origin: Generation) -> Commit:
 
     def load(key: PageKey) -> bytes:
         if key == MACHINE_PAGE:
-            return machine.pack().ljust(BLOCK_SIZE, b"\0")
+            return machine.page
         return store.read(pages[key], 0) if pages[key].present else bytes(BLOCK_SIZE)
 
     return Commit(
@@ -207,7 +207,7 @@ def fork(
             machine_id=secrets.token_bytes(16),
             resume_reason=ResumeReason.FORK,
         )
-        page = machine.pack().ljust(BLOCK_SIZE, b"\0")
+        page = machine.page
         scratch = out.with_name(f".{out.name}.{os.getpid()}")
         if out.exists():
             raise StoreError(out, "exists", "choose another name")

@@ -104,7 +104,7 @@ def upgrade_orders(store: Store, objects: BootObjects, new_loader: bool) -> Iter
     machine = machine_record(store, store.root.generation)
     if machine.resume_reason == ResumeReason.RESTART:
         machine = replace(machine, resume_reason=ResumeReason.UPGRADE)
-    page = machine.pack().ljust(BLOCK_SIZE, b"\0")
+    page = machine.page
     yield from Commit(
         new=True, record_version=store.root.record_version, pages=[MACHINE_PAGE], load=lambda _: page
     ).orders()

@@ -27,10 +27,10 @@ import typer
 from revenant import genesis
 from revenant.check import check_store
 from revenant.errors import RevenantError
-from revenant.machine import PROMPT, Machine
+from revenant.machine import Machine
 from revenant.output import print_facts, say
 from revenant.qemu import MachineConfig
-from revenant.script import wait_for_prompt
+from revenant.script import paste, wait_for_prompt
 from revenant.store import Store
 
 # What the machine runs: three objects, and the number of the operation that came last.
@@ -182,13 +182,7 @@ class Witness:
         """First start: the service is typed in and durable."""
         with Machine(self.config) as machine:
             wait_for_prompt(machine)
-            machine.send(b"\x05")
-            machine.expect_exact(b"=== ")
-            for line in SERVICE.splitlines():
-                machine.send(line.encode() + b"\r")
-                machine.expect_exact(b"=== ")
-            machine.send(b"\x04")
-            machine.expect_exact(PROMPT)
+            paste(machine, SERVICE)
             machine.command_at_prompt("import revenant; revenant.commit()")
 
     def life(self) -> None:

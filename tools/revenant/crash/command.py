@@ -25,11 +25,12 @@ from pexpect import ExceptionPexpect
 from revenant.check import check_store
 from revenant.crash.judge import Judge, Verdict
 from revenant.crash.log import read_log
-from revenant.crash.record import TIMEOUT_S, Recording, Steps, copy_image, record
+from revenant.crash.record import TIMEOUT_S, Recording, Steps, record
 from revenant.crash.states import Image, State, enumerate_states, windows_of
 from revenant.crash.workload import WORKLOADS
 from revenant.errors import MachineError, RevenantError
 from revenant.format import Root
+from revenant.images import copy_image
 from revenant.machine import Machine
 from revenant.output import print_facts, say
 from revenant.qemu import Boot

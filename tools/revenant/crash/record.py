@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,20 +20,16 @@ from revenant import genesis
 from revenant.crash.log import logged_count
 from revenant.crash.workload import DRIVER, LINE, WORKLOADS, Twin, Workload
 from revenant.errors import MachineError, RevenantError
-from revenant.machine import PROMPT, Machine
+from revenant.images import copy_image
+from revenant.machine import Machine
 from revenant.publish import publish_image
 from revenant.qemu import Boot, MachineConfig, WriteLog
-from revenant.script import START_TIMEOUT_S, ConsoleTransport, wait_for_prompt
+from revenant.script import START_TIMEOUT_S, output_of, wait_for_prompt
 from revenant.store import Store
 
 TIMEOUT_S = 120.0
 POLL_S = 1.0
 ERROR = re.compile(rb"\w+Error[^\r]*")
-
-
-def copy_image(source: Path, target: Path) -> None:
-    """A private copy, sparse, sharing blocks where the file system can."""
-    subprocess.run(["cp", "--sparse=always", "--reflink=auto", source, target], check=True)
 
 
 class Sighting(NamedTuple):
@@ -153,13 +148,7 @@ def prepare(workload: Workload, image: Path, twin: Twin) -> None:
     genesis.create_image(image, genesis.BuildFiles.locate(), workload.image_size)
     with Machine(MachineConfig(image, memory_mib=workload.memory_mib), TIMEOUT_S) as machine:
         wait_for_prompt(machine)
-        transport = ConsoleTransport(machine)
-        transport.enter_raw_repl(soft_reset=False, timeout_overall=START_TIMEOUT_S)
-        _, error = transport.exec_raw(workload.source + DRIVER)
-        if error:
-            raise MachineError(image, f"the workload {workload.name} fails: {error.decode(errors='replace')}")
-        transport.exit_raw_repl()
-        machine.expect_exact(PROMPT)
+        output_of(machine, workload.source + DRIVER, START_TIMEOUT_S, f"the workload {workload.name}")
         machine.send(workload.call.encode() + b"\r")
         steps = Steps(machine, twin)
         while steps.last < workload.warm_steps:
