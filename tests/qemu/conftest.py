@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from revenant import nbd
+from revenant import genesis, nbd
 from revenant.machine import die_with_parent
 
 
@@ -20,6 +20,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "qemu" in item.path.parts:
             item.add_marker(pytest.mark.qemu)
+
+
+@pytest.fixture
+def assemble(tmp_path: Path) -> Callable[..., genesis.Program]:
+    """Makes a program of NASM source, to be put into an image beside Python; data at a place that the test knows."""
+
+    def build(source: str, name: str, data_address: int = 0x500000) -> genesis.Program:
+        text, object_file, program = (tmp_path / f"{name}{suffix}" for suffix in (".asm", ".o", ".elf"))
+        text.write_text(source)
+        subprocess.run(["nasm", "-f", "elf64", "-o", object_file, text], check=True)
+        sections = ["-Ttext=0x400000", f"-Tdata={data_address:#x}"]
+        subprocess.run(["ld", *sections, "-z", "max-page-size=4096", "-o", program, object_file], check=True)
+        return genesis.load_program(program, name)
+
+    return build
 
 
 @dataclass

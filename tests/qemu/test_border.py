@@ -12,6 +12,7 @@ import random
 import select
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pexpect
@@ -122,22 +123,14 @@ def test_system_calls_with_bad_arguments(
         assert machine.command_at_prompt("6 * 7") == "42"
 
 
-def build_bad_program(folder: Path, name: str) -> genesis.Program:
-    """One of BAD_INSTRUCTIONS."""
-    stem = folder / name.replace(" ", "_")
-    source, object_file, program = stem.with_suffix(".asm"), stem.with_suffix(".o"), stem.with_suffix(".elf")
-    source.write_text(TEMPLATE.format(instructions=BAD_INSTRUCTIONS[name]))
-    subprocess.run(["nasm", "-f", "elf64", "-o", object_file, source], check=True)
-    sections = ["-Ttext=0x400000", "-Tdata=0x500000"]
-    subprocess.run(["ld", *sections, "-z", "max-page-size=4096", "-o", program, object_file], check=True)
-    return genesis.load_program(program, name)
-
-
 @pytest.mark.parametrize("cpu", ["max", "qemu64"])
-def test_what_no_program_may_do(tmp_path: Path, build_files: genesis.BuildFiles, cpu: str) -> None:
+def test_what_no_program_may_do(
+    tmp_path: Path, build_files: genesis.BuildFiles, assemble: Callable[..., genesis.Program], cpu: str
+) -> None:
     """Each ends its own program with a word to the owner; Python beside them goes on, and so does the next start."""
     image = tmp_path / "near.img"
-    programs = [build_bad_program(tmp_path, name) for name in BAD_INSTRUCTIONS]
+    bad = BAD_INSTRUCTIONS.items()
+    programs = [assemble(TEMPLATE.format(instructions=instructions), name) for name, instructions in bad]
     genesis.create_image(image, build_files, others=programs)
     with Machine(MachineConfig(image, extra=("-cpu", cpu))) as machine:
         wait_for_prompt(machine)

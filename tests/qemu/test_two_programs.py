@@ -7,7 +7,7 @@ it left in them, two of SSE included; a wrong one stops it, which the kernel say
 from __future__ import annotations
 
 import random
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,15 +62,12 @@ section .data align=4096
 
 
 @pytest.fixture
-def counting_image(tmp_path: Path, build_files: genesis.BuildFiles) -> Path:
+def counting_image(
+    tmp_path: Path, build_files: genesis.BuildFiles, assemble: Callable[..., genesis.Program]
+) -> Path:
     """Python, and the counter beside it."""
-    source, object_file, program = tmp_path / "count.asm", tmp_path / "count.o", tmp_path / "count.elf"
-    source.write_text(SOURCE)
-    subprocess.run(["nasm", "-f", "elf64", "-o", object_file, source], check=True)
-    sections = ["-Ttext=0x400000", f"-Tdata={COUNTER_ADDRESS:#x}"]
-    subprocess.run(["ld", *sections, "-z", "max-page-size=4096", "-o", program, object_file], check=True)
     image = tmp_path / "two.img"
-    genesis.create_image(image, build_files, others=[genesis.load_program(program, "count")])
+    genesis.create_image(image, build_files, others=[assemble(SOURCE, "count", COUNTER_ADDRESS)])
     return image
 
 
