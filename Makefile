@@ -55,8 +55,12 @@ fuzz: ## libFuzzer (clang) on the host-built store for FUZZ_TIME_S; what it find
 mutate: $(REVENANT) ## Each safeguard of the store left out alone: the native tests must fail for every one
 	$(VENV)/bin/python tests/host/mutate.py
 
-conformance: build ## MicroPython's own tests against the running machine, all directories
-	$(PYTEST) tests/upstream
+UPSTREAM := $(VENV)/bin/python tests/upstream/run.py $(BUILD)/src/micropython --image $(BUILD)/conformance.img
+conformance: build ## MicroPython's own tests, all directories: undisturbed, then with kill -9 after and within them
+	rm -f $(BUILD)/conformance.img
+	$(REVENANT) create $(BUILD)/conformance.img
+	$(UPSTREAM) --results $(BUILD)/upstream
+	$(UPSTREAM) --results $(BUILD)/upstream-killed --kill $(SEED)
 
 bench: build ## The figures of the README
 	$(REVENANT) bench start snapshot stream

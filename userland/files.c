@@ -119,7 +119,9 @@ void port_files_mount(void) {
     int error = mp_vfs_mount_and_chdir_protected(MP_OBJ_FROM_PTR(&files_obj), MP_OBJ_NEW_QSTR(MP_QSTR__slash_));
     if (error != 0) {
         mp_printf(&mp_plat_print, "files: no file system could be mounted (error %d); going on without\n", error);
+        return;
     }
+    mp_obj_list_append(mp_sys_path, MP_OBJ_NEW_QSTR(MP_QSTR__slash_lib)); /* where mip installs */
 }
 
 /* What FAT writes into directories: years since 1980, two-second steps. */

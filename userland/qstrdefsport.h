@@ -1,3 +1,4 @@
-// userland/qstrdefsport.h: interned strings that no source file mentions as MP_QSTR_...: none so far.
+// userland/qstrdefsport.h: interned strings whose names in C are not their text.
 //
 // Promise: one Q(name) a line. Read by: MicroPython's py/makeqstrdata.py; not C.
+Q(/lib)

@@ -63,6 +63,7 @@ int console_resume(void) {
         record_load_wait(RECORD_CONSOLE_IN_PAGE + i);
     sent = line_start(record->out_tail);
     released = frozen_head = record->out_head;
+    debug("console: goes on at byte %llu out, %llu in", (unsigned long long)sent, (unsigned long long)record->in_head);
     return 0;
 }
 

@@ -1,25 +1,32 @@
 #!/usr/bin/env python3
 """Run MicroPython's own test suite against a machine and report what failed.
 
-    python3 tests/upstream/run.py SOURCE (--pty /dev/pts/N | --exec SCRIPT) [options] [FOLDER ...]
+    python3 tests/upstream/run.py SOURCE (--pty /dev/pts/N | --image IMAGE) [options] [FOLDER ...]
 
-SOURCE is the build's MicroPython source (BUILD/src/micropython). SCRIPT starts a machine and prints the path
-of its console's pty on its first line; it has no arguments and no blanks in its path. The tests of skips.toml
-are left out. A first, generated test bounds the heap and writes the files that others need.
-Needs pyserial in the running Python. Exit: 0 all passed, 1 some failed, 2 the suite could not run.
-Called by: tests/qemu (run_suite), people.
+SOURCE is the build's MicroPython source (BUILD/src/micropython), with upstream's runner as it is. IMAGE is started
+and kept running (`revenant run --console pty --keep`), so that --kill may end its QEMU after every test and in the
+middle of some: the output must be as if nothing had been. The tests of skips.toml are left out. A first, generated
+test bounds the heap and writes the files that others need.
+Exit: 0 all passed, 1 some failed, 2 the suite could not run. Called by: test_suite.py, `make conformance`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import json
 import os
+import random
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import tomllib
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,6 +66,19 @@ class Outcome:
     skipped_by_themselves: tuple[str, ...]
     results: Path
     """Folder with NAME.exp and NAME.out for every failure."""
+    kill_count: int = 0
+    middle_count: int = 0
+    """Kills in all, and those of them some time after a test had begun."""
+
+    def table(self) -> str:
+        """A row for each folder, and the sum."""
+        names = (self.passed, self.failed, self.skipped_by_us, self.skipped_by_themselves)
+        counts = [Counter(str(Path(name).parent) for name in kind) for kind in names]
+        rows = [("folder", "passed", "failed", "left out", "skip themselves")]
+        for folder in sorted(set().union(*counts) & set(FOLDERS)):
+            rows.append((folder, *(str(count[folder]) for count in counts)))
+        rows.append(("all", *(str(sum(count[folder] for folder in FOLDERS)) for count in counts)))
+        return "\n".join("{:>12}  {:>6}  {:>6}  {:>8}  {:>15}".format(*row) for row in rows)
 
 
 def load_skips(path: Path = SKIPS) -> dict[str, str]:
@@ -105,6 +125,68 @@ def write_prepare_test(tests: Path, scratch: Path) -> str:
     return str(path)
 
 
+class Killer(threading.Thread):
+    """kill -9 of the machine after every test that run-tests.py reports, and in the middle of some of the next ones."""
+
+    MIDDLE_SHARE = 0.1
+    MIDDLE_MAX_S = 0.3
+    LOOK_EACH_S = 0.02
+
+    def __init__(self, keeper_pid: Path, log: Path, seed: str) -> None:
+        super().__init__(daemon=True)
+        self.keeper_pid = keeper_pid
+        self.log = log
+        self.rng = random.Random(seed)
+        self.over = threading.Event()
+        self.kill_count = 0
+        self.middle_count = 0
+
+    def run(self) -> None:
+        """Until `over` is set."""
+        seen = 0
+        while not self.over.wait(self.LOOK_EACH_S):
+            count = self.log.read_bytes().count(b"\n") if self.log.exists() else 0
+            if count == seen:
+                continue
+            seen = count
+            self.kill()
+            if self.rng.random() < self.MIDDLE_SHARE:
+                self.over.wait(self.rng.uniform(0, self.MIDDLE_MAX_S))
+                self.kill()
+                self.middle_count += 1
+
+    def kill(self) -> None:
+        """The QEMU of this moment, a child of the keeper; there may be none just now."""
+        with contextlib.suppress(OSError, ValueError):
+            keeper = int(self.keeper_pid.read_text())
+            for child in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+                self.kill_count += 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """What run-tests.py drives: its -t option, and where the keeper's pid is, if one may kill its machine."""
+
+    option: str
+    keeper_pid: Path | None = None
+
+
+@contextlib.contextmanager
+def kept_machine(image: Path, *, killable: bool = True) -> Iterator[Target]:
+    """A script that starts the image's machine on a pty, as `execpty:` wants it: no arguments, no blanks."""
+    words = [sys.executable, "-m", "revenant", "run", "--near", str(image.resolve()), "--console", "pty", "--keep"]
+    with tempfile.TemporaryDirectory(prefix="revenant-upstream-") as folder:
+        script, pid = Path(folder, "machine"), Path(folder, "pid")
+        script.write_text(f"#!/bin/sh\necho $$ >{pid}\nexec {shlex.join(words)} 2>{folder}/stderr\n")
+        script.chmod(0o755)
+        try:
+            yield Target(f"execpty:{script}", pid if killable else None)
+        finally:
+            with contextlib.suppress(OSError, ValueError):  # it ended by itself, or was never started
+                os.kill(int(pid.read_text()), signal.SIGTERM)
+
+
 def runner_environment(mpy_cross: Path | None) -> dict[str, str]:
     """Ours, plus what run-tests.py takes from there. A Python shim would double the time."""
     environment = {
@@ -118,11 +200,11 @@ def runner_environment(mpy_cross: Path | None) -> dict[str, str]:
 
 
 def run_tests_py(
-    tests: Path, target: str, mpy_cross: Path | None, files: list[str], results: Path, timeout_s: float
+    tests: Path, option: str, mpy_cross: Path | None, files: list[str], results: Path, timeout_s: float
 ) -> None:
     """One call of upstream's runner; what it prints goes to results/run-tests.log."""
     options = ["--via-mpy", "--emit", "native"] if mpy_cross is not None else []
-    command = [sys.executable, "run-tests.py", "-t", target, "-r", str(results), "-j", "1", *options, *files]
+    command = [sys.executable, "run-tests.py", "-t", option, "-r", str(results), "-j", "1", *options, *files]
     environment = runner_environment(mpy_cross)
     with (results / "run-tests.log").open("w", encoding="utf-8") as log:
         try:
@@ -151,14 +233,15 @@ def read_results(results: Path, files: list[str]) -> tuple[list[str], list[str],
 
 def run_suite(
     source: Path,
-    target: str,
+    target: Target,
     results: Path,
     folders: tuple[str, ...] = FOLDERS,
     *,
     mpy_cross: Path | None = None,
     timeout_s: float = 1800.0,
+    seed: str = "0",
 ) -> Outcome:
-    """Run the folders' tests against target, "port:/dev/pts/N" or "execpty:/path/of/script".
+    """Run the folders' tests against target; its machine is killed again and again if that is allowed.
 
     With mpy_cross (the build's) every test is compiled to x64 code first. timeout_s is for the whole run.
     Raises SuiteError when the suite cannot run.
@@ -171,9 +254,18 @@ def run_suite(
     files, left_out = select_tests(tests, folders, load_skips())
     with tempfile.TemporaryDirectory(dir=results) as scratch:
         files.insert(0, write_prepare_test(tests, Path(scratch)))
-        run_tests_py(tests, target, mpy_cross, files, results, timeout_s)
+        killer = Killer(target.keeper_pid, results / "run-tests.log", seed) if target.keeper_pid else None
+        if killer:
+            killer.start()
+        try:
+            run_tests_py(tests, target.option, mpy_cross, files, results, timeout_s)
+        finally:
+            if killer:
+                killer.over.set()
+                killer.join()
         passed, failed, skipped = read_results(results, files)
-    return Outcome(tuple(passed), tuple(failed), left_out, tuple(skipped), results)
+    kills = (killer.kill_count, killer.middle_count) if killer else (0, 0)
+    return Outcome(tuple(passed), tuple(failed), left_out, tuple(skipped), results, *kills)
 
 
 def main() -> int:
@@ -182,31 +274,41 @@ def main() -> int:
     parser.add_argument("source", type=Path)
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--pty", help="console of a running machine")
-    where.add_argument("--exec", help="script that starts one")
-    parser.add_argument("--results", type=Path, default=Path("upstream-results"))
-    parser.add_argument("--timeout", type=float, default=1800.0, metavar="SECONDS")
+    where.add_argument("--image", type=Path, help="image of a machine to start; it is changed")
+    parser.add_argument("--kill", metavar="SEED", help="end --image's QEMU after every test, and within some")
+    parser.add_argument("--results", type=Path, default=Path("build/upstream"))
+    parser.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS")
     parser.add_argument("--native", type=Path, metavar="MPY_CROSS", help="compile tests to x64 code first")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     arguments = parser.parse_intermixed_args()
-    folders = tuple(arguments.folders) or FOLDERS
-    target = f"port:{arguments.pty}" if arguments.pty else f"execpty:{arguments.exec}"
+    killable = arguments.kill is not None
+    if killable and not arguments.image:
+        parser.error("--kill needs --image")
+    port = contextlib.nullcontext(Target(f"port:{arguments.pty}"))
     try:
-        outcome = run_suite(
-            arguments.source, target, arguments.results, folders,
-            mpy_cross=arguments.native, timeout_s=arguments.timeout,
-        )
+        with kept_machine(arguments.image, killable=killable) if arguments.image else port as target:
+            outcome = run_suite(
+                arguments.source, target, arguments.results, tuple(arguments.folders) or FOLDERS,
+                mpy_cross=arguments.native, timeout_s=arguments.timeout, seed=arguments.kill or "",
+            )  # fmt: skip
     except (SuiteError, OSError) as error:
         print(f"upstream: {error}", file=sys.stderr)
         return 2
-    if arguments.json:
-        print(json.dumps({**asdict(outcome), "results": str(outcome.results)}))
-    else:
-        for name in outcome.failed:
-            print(f"FAIL {name}")
-        skipped = len(outcome.skipped_by_us) + len(outcome.skipped_by_themselves)
-        print(f"{len(outcome.passed)} passed, {len(outcome.failed)} failed, {skipped} skipped")
+    show(outcome, arguments.json)
     return 1 if outcome.failed else 0
+
+
+def show(outcome: Outcome, as_json: bool) -> None:
+    """The table, or all of it."""
+    if as_json:
+        print(json.dumps({**asdict(outcome), "results": str(outcome.results)}))
+        return
+    for name in outcome.failed:
+        print(f"FAIL {name}: see {outcome.results}")
+    print(outcome.table())
+    if outcome.kill_count:
+        print(f"{outcome.kill_count} times kill -9, {outcome.middle_count} of them in the middle of a test")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from revenant import __version__, bench, images, running, travel, upkeep, witness
+from revenant import __version__, bench, images, remote, running, travel, upkeep, witness
 from revenant.crash import command as crashtest
 from revenant.errors import MachineError, RevenantError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 images.register(app)
 running.register(app)
+remote.register(app)
 travel.register(app)
 upkeep.register(app)
 bench.register(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -27,6 +28,7 @@ from revenant import demonstration, genesis, nbd
 from revenant.errors import MachineError, RefusedError, RevenantError, StoreError
 from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK
 from revenant.images import parse_size
+from revenant.keeper import keep_running
 from revenant.machine import Relay, explain_exit, find_kernel, monitor_words, start_qemu
 from revenant.output import print_facts, print_rows, say
 from revenant.qemu import (
@@ -42,6 +44,7 @@ from revenant.qemu import (
     data_file,
     kvm_is_usable,
 )
+from revenant.remote import linked
 from revenant.script import run_script
 from revenant.store import Store
 
@@ -192,17 +195,22 @@ def console_words(console: str) -> str:
     raise typer.BadParameter(f"{console!r} is not stdio, pty or unix:PATH", param_hint="--console")
 
 
-def announce_pty(monitor: socket.socket) -> int:
-    """Print the terminal's name; holds it open, so that no byte is lost before somebody opens it."""
+@contextmanager
+def announced_pty(near: Path, monitor: socket.socket) -> Iterator[None]:
+    """Print the terminal's name and link to it; held open, so that no byte is lost before somebody opens it."""
     qmp = QEMUMonitorProtocol(monitor)
     qmp.connect()
     chardevs: Any = qmp.cmd("query-chardev")
     path = next(dev["filename"] for dev in chardevs if dev["label"] == "console").removeprefix("pty:")
     held = os.open(path, os.O_RDWR | os.O_NOCTTY)
     tty.setraw(held)
-    print(path, flush=True)
     qmp.close()
-    return held
+    try:
+        with linked(near, path):
+            print(path, flush=True)
+            yield
+    finally:
+        os.close(held)
 
 
 def run_console(config: MachineConfig, console: str) -> int:
@@ -219,15 +227,12 @@ def run_console(config: MachineConfig, console: str) -> int:
         monitor_child.close()
         relay = Relay(reading, sys.stderr.buffer)
         relay.start()
-        with signals_passed(process):
-            try:
-                held = announce_pty(monitor) if console == "pty" else None
-            except (EOFError, OSError, RuntimeError):
-                held = None  # QEMU ended at once; its status says why
+        with signals_passed(process), contextlib.ExitStack() as stack:
+            if console == "pty":
+                with contextlib.suppress(EOFError, OSError, RuntimeError):  # QEMU ended; its status says why
+                    stack.enter_context(announced_pty(config.near, monitor))
             status = process.wait()
             relay.join(1)
-            if held is not None:
-                os.close(held)
     error = explain_exit(config, status, relay.tail.decode(errors="replace"))
     if error is not None:
         raise error
@@ -245,6 +250,7 @@ def run(
     relaxed: Annotated[bool, typer.Option("--relaxed", help="Show output before it is saved.")] = False,
     pidfile: Annotated[Path | None, typer.Option(help="Where QEMU's pid goes.")] = None,
     console: Annotated[str, typer.Option(help="stdio, pty or unix:PATH.")] = "stdio",
+    keep: Annotated[bool, typer.Option("--keep", help="With pty: start QEMU again when it is killed.")] = False,
     boot: Annotated[Boot, typer.Option(help="How the kernel is entered.")] = Boot.AUTO,
     size: Annotated[str, typer.Option(help="Of a near image that has to be made.")] = "1G",
     retain: Annotated[str | None, typer.Option(help="Keep NEWEST[:HOURLY[:DAILY]] from now on.")] = None,
@@ -256,6 +262,8 @@ def run(
         raise typer.BadParameter("a root hash has 64 hex digits", param_hint="--trust")
     if script and len(script) > 1:
         raise typer.BadParameter("one script file", param_hint="SCRIPT")
+    if keep and (console != "pty" or script or relaxed):
+        raise typer.BadParameter("only with --console pty, without a script or --relaxed", param_hint="--keep")
     wiring = Wiring(console=console_words(console))
     config = MachineConfig(near, far or [], trust, memory, accel, interval, relaxed, boot, pidfile)
     config = replace(config, retain=parse_retain(retain))
@@ -263,10 +271,10 @@ def run(
         print_dry_run(config, wiring, as_json)
         return
     with removed_if_refused(near):
-        raise typer.Exit(start(config, size, Path(script[0]) if script else None, console))
+        raise typer.Exit(start(config, size, Path(script[0]) if script else None, console, keep))
 
 
-def start(config: MachineConfig, size: str, script: Path | None, console: str) -> int:
+def start(config: MachineConfig, size: str, script: Path | None, console: str, keep: bool) -> int:
     """Look at the images, then run; the exit status."""
     fars = list(config.fars)
     adopting = prepare_near(config.near, fars, config.trust, size)
@@ -274,7 +282,9 @@ def start(config: MachineConfig, size: str, script: Path | None, console: str) -
     config = replace(config, fars=usable_fars(fars, adopting))
     engine, reason = choose_accelerator(config.accelerator)
     say(f"revenant: accelerator {engine} ({reason})")
-    return run_script(config, script) if script else run_console(config, console)
+    if script:
+        return run_script(config, script)
+    return keep_running(config) if keep else run_console(config, console)
 
 
 def parse_retain(text: str | None) -> Retention | None:

@@ -1,0 +1,71 @@
+"""mpremote, as it comes, on the machine's pty; `revenant mpremote` finds it and throws no state away."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def mpremote(image: Path, run_revenant: Run) -> Iterator[Run]:
+    """`revenant mpremote` on a machine that runs; asserts that it succeeds."""
+    words = ["run", "--near", str(image), "--console", "pty", "--keep"]
+    with subprocess.Popen([sys.executable, "-m", "revenant", *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        def run(*words: object) -> subprocess.CompletedProcess[str]:
+            result = run_revenant("mpremote", "--near", image, *words)
+            assert result.returncode == 0
+            return result
+
+        yield run
+        process.terminate()
+
+
+def test_commands(mpremote: Run, tmp_path: Path) -> None:
+    mpremote("exec", "kept = 40")
+    assert mpremote("eval", "kept + 2").stdout.strip() == "42"
+    script = tmp_path / "script.py"
+    script.write_text("print('from the host', kept)")
+    assert mpremote("run", script).stdout.strip() == "from the host 40"
+
+
+def test_files(mpremote: Run, tmp_path: Path) -> None:
+    there, back = tmp_path / "there.bin", tmp_path / "back.bin"
+    there.write_bytes(bytes(range(256)) * 40)
+    mpremote("fs", "mkdir", ":folder")
+    mpremote("fs", "cp", there, ":folder/there.bin")
+    assert "10240 there.bin" in mpremote("fs", "ls", ":folder").stdout
+    mpremote("fs", "cp", ":folder/there.bin", back)
+    assert back.read_bytes() == there.read_bytes()
+    mpremote("fs", "rm", ":folder/there.bin")
+    assert "there.bin" not in mpremote("fs", "ls", ":folder").stdout
+    (tmp_path / "text").write_text("a line\n")
+    mpremote("fs", "cp", tmp_path / "text", ":text")
+    assert mpremote("fs", "cat", ":text").stdout == "a line\n"
+
+
+def test_a_host_folder_mounted(mpremote: Run, tmp_path: Path) -> None:
+    (tmp_path / "answer.py").write_text("VALUE = 42\n")
+    assert mpremote("mount", tmp_path, "exec", "import answer; print(answer.VALUE)").stdout.split()[-1] == "42"
+
+
+def test_mip_from_a_package_on_this_host(mpremote: Run, tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text("def two():\n    return 2\n")
+    (tmp_path / "package.json").write_text(json.dumps({"urls": [["small.py", "small.py"]], "version": "1"}))
+    mpremote("mip", "install", "--no-mpy", tmp_path / "package.json")
+    assert mpremote("eval", "__import__('small').two()").stdout.strip() == "2"
+
+
+def test_no_machine(image: Path, run_revenant: Run) -> None:
+    result = run_revenant("mpremote", "--near", image, "eval", "1")
+    assert result.returncode == 1
+    assert f"{image}: no machine runs there on a pty" in result.stderr
