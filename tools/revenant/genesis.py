@@ -24,6 +24,7 @@ from elftools.elf.constants import P_FLAGS
 from elftools.elf.elffile import ELFFile
 
 from revenant.errors import BuildError
+from revenant.files import Addition, files_pages
 from revenant.format import (
     BLOCK_SIZE,
     SPACE_FIRST_USER,
@@ -226,11 +227,24 @@ def records(programs: Sequence[Program]) -> Iterator[tuple[PageKey, bytes]]:
             yield PageKey(SPACE_RECORDS, first_page + number // RECORDS_PER_PAGE), page
 
 
+def added_pages(additions: Sequence[Addition]) -> Iterator[tuple[int, bytes]]:
+    """The files region with these in it."""
+    for number, page in files_pages(additions, FILES_END - FILES_START).items():
+        yield FILES_START // BLOCK_SIZE + number, page
+
+
 def create_image(
-    path: Path, files: BuildFiles, size: int = SIZE_DEFAULT, others: Sequence[Program] = ()
+    path: Path,
+    files: BuildFiles,
+    size: int = SIZE_DEFAULT,
+    others: Sequence[Program] = (),
+    additions: Sequence[Addition] = (),
 ) -> Root:
-    """Write a new sparse image of `size` bytes with generation 1: Python, and other programs beside it."""
-    programs = (load_program(files.userland, "python"), *others)
+    """Write a new sparse image of `size` bytes with generation 1: Python, its files, and other programs beside it."""
+    python = load_program(files.userland, "python")
+    if additions:
+        python.pages.update(added_pages(additions))
+    programs = (python, *others)
     pages = dict(records(programs))
     for slot, program in enumerate(programs):
         space = SPACE_FIRST_USER + slot

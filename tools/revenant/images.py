@@ -13,6 +13,7 @@ import typer
 from revenant import genesis
 from revenant.check import check_store
 from revenant.errors import StoreError
+from revenant.files import Addition
 from revenant.format import BLOCK_SIZE, GenerationFlag
 from revenant.output import in_units, print_facts, print_rows, working
 from revenant.publish import publish_image
@@ -46,13 +47,15 @@ def create(
     kernel: Annotated[Path | None, typer.Option(help="Kernel ELF file, stripped.")] = None,
     userland: Annotated[Path | None, typer.Option(help="The program of genesis, an ELF file.")] = None,
     boot: Annotated[Path | None, typer.Option(help="Folder of mbr.bin and loader.bin.")] = None,
+    add: Annotated[list[str] | None, typer.Option(help="FILE[:TARGET] or a folder, into its files.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make an image whose first generation holds Python, ready to run."""
     files = genesis.BuildFiles.locate(kernel, userland, boot)
     scratch = image.with_name(f".{image.name}.{os.getpid()}") if force else image
-    root = genesis.create_image(scratch, files, parse_size(size))
+    additions = [Addition.parse(text) for text in add or []]
+    root = genesis.create_image(scratch, files, parse_size(size), additions=additions)
     if force:
         scratch.replace(image)
     print_facts({"image": str(image), "generation": root.generation, "root_hash": root.hash.hex()}, as_json)

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -26,6 +26,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from revenant import demonstration, genesis, nbd
 from revenant.errors import MachineError, RefusedError, RevenantError, StoreError
+from revenant.files import Addition
 from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK
 from revenant.images import parse_size
 from revenant.keeper import keep_running
@@ -72,16 +73,29 @@ def is_hash(text: str) -> bool:
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
-def prepare_near(near: Path, fars: list[str], trust: str | None, size: str) -> bool:
+@dataclass(frozen=True)
+class Making:
+    """How a near image is made that is missing."""
+
+    size: str
+    additions: Sequence[Addition] = ()
+
+    def make(self, near: Path) -> None:
+        """An image with genesis in it."""
+        files = genesis.BuildFiles.locate()
+        root = genesis.create_image(near, files, parse_size(self.size), additions=self.additions)
+        say(f"revenant: made {near}, root hash {root.hash.hex()}")
+
+
+def prepare_near(near: Path, fars: list[str], trust: str | None, making: Making) -> bool:
     """Make a missing near file; refuse one that is not ours. True if it is blank, to be filled from far."""
     if near.is_dir():
         raise StoreError(near, "is a folder")
     if not near.exists():
         if not fars:
-            root = genesis.create_image(near, genesis.BuildFiles.locate(), parse_size(size))
-            say(f"revenant: made {near}, root hash {root.hash.hex()}")
+            making.make(near)
             return False
-        make_blank(near, size)
+        make_blank(near, making.size)
     if not is_blank(near):
         require_sound(near)
         return False
@@ -253,6 +267,7 @@ def run(
     keep: Annotated[bool, typer.Option("--keep", help="With pty: start QEMU again when it is killed.")] = False,
     boot: Annotated[Boot, typer.Option(help="How the kernel is entered.")] = Boot.AUTO,
     size: Annotated[str, typer.Option(help="Of a near image that has to be made.")] = "1G",
+    add: Annotated[list[str] | None, typer.Option(help="FILE[:TARGET] into an image that has to be made.")] = None,
     retain: Annotated[str | None, typer.Option(help="Keep NEWEST[:HOURLY[:DAILY]] from now on.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print QEMU's command, start nothing.")] = False,
     as_json: Json = False,
@@ -271,13 +286,14 @@ def run(
         print_dry_run(config, wiring, as_json)
         return
     with removed_if_refused(near):
-        raise typer.Exit(start(config, size, Path(script[0]) if script else None, console, keep))
+        making = Making(size, [Addition.parse(text) for text in add or []])
+        raise typer.Exit(start(config, making, Path(script[0]) if script else None, console, keep))
 
 
-def start(config: MachineConfig, size: str, script: Path | None, console: str, keep: bool) -> int:
+def start(config: MachineConfig, making: Making, script: Path | None, console: str, keep: bool) -> int:
     """Look at the images, then run; the exit status."""
     fars = list(config.fars)
-    adopting = prepare_near(config.near, fars, config.trust, size)
+    adopting = prepare_near(config.near, fars, config.trust, making)
     check_fars(fars, config.trust, adopting)
     config = replace(config, fars=usable_fars(fars, adopting))
     engine, reason = choose_accelerator(config.accelerator)
