@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pexpect.fdpexpect
 import pytest
 from revenant import genesis, nbd
 from revenant.machine import die_with_parent
@@ -35,6 +40,46 @@ def assemble(tmp_path: Path) -> Callable[..., genesis.Program]:
         return genesis.load_program(program, name)
 
     return build
+
+
+@dataclass
+class Kept:
+    """`revenant run --console pty --keep`: a client of its terminal, and the cutting of its power."""
+
+    process: subprocess.Popen[str]
+    client: pexpect.fdpexpect.fdspawn[bytes]
+    stderr: Path
+
+    def cut(self) -> None:
+        """kill -9 of the QEMU of this moment; there may be none just now."""
+        keeper = self.process.pid
+        for child in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+
+    def cut_count(self) -> int:
+        """How often QEMU was ended so far, and started again."""
+        return self.stderr.read_text().count("QEMU was ended")
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
+    """Runs images behind a terminal until the test ends."""
+    with contextlib.ExitStack() as stack:
+
+        def start(near: Path, *words: str) -> Kept:
+            path = tmp_path / "keeper.stderr"
+            stderr = stack.enter_context(path.open("w"))
+            command = [sys.executable, "-m", "revenant", "run", "--near", str(near), "--console", "pty", "--keep"]
+            command += words
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            assert process.stdout is not None
+            terminal = os.open(process.stdout.readline().strip(), os.O_RDWR | os.O_NOCTTY)
+            return Kept(process, pexpect.fdpexpect.fdspawn(terminal, timeout=60), path)
+
+        yield start
 
 
 @dataclass

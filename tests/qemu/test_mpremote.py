@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,20 +14,16 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def mpremote(image: Path, run_revenant: Run) -> Iterator[Run]:
+def mpremote(image: Path, keep: Callable[..., Any], run_revenant: Run) -> Run:
     """`revenant mpremote` on a machine that runs; asserts that it succeeds."""
-    words = ["run", "--near", str(image), "--console", "pty", "--keep"]
-    with subprocess.Popen([sys.executable, "-m", "revenant", *words], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    keep(image)
 
-        def run(*words: object) -> subprocess.CompletedProcess[str]:
-            result = run_revenant("mpremote", "--near", image, *words)
-            assert result.returncode == 0
-            return result
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        result = run_revenant("mpremote", "--near", image, *words)
+        assert result.returncode == 0
+        return result
 
-        yield run
-        process.terminate()
+    return run
 
 
 def test_commands(mpremote: Run, tmp_path: Path) -> None:

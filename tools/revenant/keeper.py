@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import signal
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from revenant.remote import linked
 GOES_ON = re.compile(r"console: goes on at byte (\d+) out, (\d+) in")
 LOG_DEBUG = 2
 FAILED_STARTS_MAX = 3
+"""In a row, of a QEMU that ends itself; who kills it may do so as often as he likes."""
 PIECE_SIZE = 4096
 INPUT_KEPT_SIZE = 1 << 20
 """Far more than a machine takes between two generations."""
@@ -76,7 +78,8 @@ class Keeper:
                 if started:
                     self._show(machine.rest)
             failed_starts = 0 if started else failed_starts + 1
-            if status >= 0 or failed_starts == FAILED_STARTS_MAX:
+            crashes = status != -signal.SIGKILL and failed_starts == FAILED_STARTS_MAX
+            if status >= 0 or crashes:
                 error = explain_exit(self.config, status, machine.voice)
                 if error is not None:
                     raise error
