@@ -370,6 +370,7 @@ static int adopt(const struct store_options *options) {
         status = pointers_translate(pointers[i], 1, 1);
     memset(&root.meta, 0, sizeof root.meta);
     memset(&root.stores, 0, sizeof root.stores);
+    memset(&root.failures, 0, sizeof root.failures);
     memset(root.hash, 0, sizeof root.hash);
     root.meta_height = 0;
     root.sequence = 0;

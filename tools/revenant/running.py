@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from revenant import demonstration, genesis, nbd
+from revenant import demonstration, genesis, heal, nbd
 from revenant.errors import MachineError, RefusedError, RevenantError, StoreError
 from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK
 from revenant.images import parse_size
@@ -248,6 +248,7 @@ def run(
     boot: Annotated[Boot, typer.Option(help="How the kernel is entered.")] = Boot.AUTO,
     size: Annotated[str, typer.Option(help="Of a near image that has to be made.")] = "1G",
     retain: Annotated[str | None, typer.Option(help="Keep NEWEST[:HOURLY[:DAILY]] from now on.")] = None,
+    healing: Annotated[bool, typer.Option("--heal", help="Go back to an older generation while starts fail.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print QEMU's command, start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -263,10 +264,10 @@ def run(
         print_dry_run(config, wiring, as_json)
         return
     with removed_if_refused(near):
-        raise typer.Exit(start(config, size, Path(script[0]) if script else None, console))
+        raise typer.Exit(start(config, size, Path(script[0]) if script else None, console, healing))
 
 
-def start(config: MachineConfig, size: str, script: Path | None, console: str) -> int:
+def start(config: MachineConfig, size: str, script: Path | None, console: str, healing: bool) -> int:
     """Look at the images, then run; the exit status."""
     fars = list(config.fars)
     adopting = prepare_near(config.near, fars, config.trust, size)
@@ -274,7 +275,11 @@ def start(config: MachineConfig, size: str, script: Path | None, console: str) -
     config = replace(config, fars=usable_fars(fars, adopting))
     engine, reason = choose_accelerator(config.accelerator)
     say(f"revenant: accelerator {engine} ({reason})")
-    return run_script(config, script) if script else run_console(config, console)
+
+    def run_once() -> int:
+        return run_script(config, script) if script else run_console(config, console)
+
+    return heal.watched(config.near, fars, healing, run_once)
 
 
 def parse_retain(text: str | None) -> Retention | None:
@@ -381,5 +386,3 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (run, serve, demo, doctor):
         app.command()(command)
-
-
