@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from revenant import __version__, bench, images, running, travel, upkeep, witness
+from revenant import __version__, bench, images, inspection, running, travel, upkeep, witness
 from revenant.crash import command as crashtest
 from revenant.errors import MachineError, RevenantError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 images.register(app)
 running.register(app)
 travel.register(app)
+inspection.register(app)
 upkeep.register(app)
 bench.register(app)
 witness.register(app)
