@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from revenant.errors import StoreError
 from revenant.inspection import Inspection
 from revenant.machine import Machine
+from revenant.python_heap import Heap, layouts_of
 from revenant.qemu import MachineConfig
 from revenant.record import ThreadRegisters
 from revenant.script import wait_for_prompt
@@ -26,6 +28,11 @@ from revenant.store import Store
 from revenant.unwind import FRAME_COUNT_MAX, NAMES, Unwinder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+VARIABLES = {
+    "n": "-5", "big": "-3**200", "f": "1.5", "s": "'text' * 3", "b": "b'ab'", "ba": "bytearray(b'cd')",
+    "t": "(1, 'x', None, True)", "l": "[1, [2, [3, [4]]]]", "d": "{'a': 1, 2: 'b'}", "st": "{7}", "huge": "'x' * 9000",
+    "C": "type('C', (), {})", "c": "C()",
+}  # fmt: skip
 BUSY = "import revenant\rdef spin():\r while True: pass\r\r\rrevenant.tag('idle') > 0\r"
 
 
@@ -38,9 +45,12 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     genesis.create_image(path, genesis.BuildFiles.locate(), 16 << 20)
     with Machine(MachineConfig(path)) as machine:
         wait_for_prompt(machine)
+        for name, value in VARIABLES.items():
+            machine.command_at_prompt(f"{name} = {value}")
+        machine.command_at_prompt("c.attr = l; loop = [1]; loop.append(loop)")
         machine.send(BUSY.encode())
         machine.expect_exact(b"True\r\n>>> ")
-        machine.send(b"print('begin'); spin()\r")
+        machine.send(b"n += 1; l[1][1][1][0] = 5; del f; fresh = 1; print('begin'); spin()\r")
         machine.expect_exact(b"begin\r\n")
         with Store(path) as store:
             begun = store.root.generation
@@ -98,6 +108,44 @@ def test_memory_and_instructions(busy: Path, run_revenant: Run, build: Path) -> 
     text = run_revenant("inspect", busy, "--disassemble", "0x400020", "--count", 3).stdout
     assert "[rip + " in text and "nlr.c:" in text
     assert run_revenant("inspect", busy, "--page", "here").returncode == 2
+
+
+def test_python_variables(busy: Path, run_revenant: Run) -> None:
+    found = {row["name"]: row for row in facts(run_revenant, busy, "--at", "idle", "--python")}
+    shown = {name: row["value"] for name, row in found.items()}
+    for name in ("n", "f", "t", "st"):
+        assert shown[name] == str(eval(VARIABLES[name])), name
+    assert shown["big"] == str(-(3**200))[:57] + "..." and found["big"]["type"] == "int"
+    assert (shown["s"], shown["b"], shown["ba"]) == ("'texttexttext'", "b'ab'", "bytearray(b'cd')")
+    assert shown["l"] == "[1, [2, [3, ...]]]" and shown["c"] == "<C 'attr': [1, [2, ...]]>"
+    assert sorted(shown["d"].strip("{}").split(", ")) == ["'a': 1", "2: 'b'"]
+    assert shown["C"] == "<class 'C'>" and shown["loop"].startswith("[1, [1, [1, ")
+    assert 9000 < found["huge"]["bytes"] < 9100 and found["spin"]["type"] == "function"
+    assert found["n"]["bytes"] == 0 and all(row["whole"] for row in found.values())
+    assert found["c"]["bytes"] > found["l"]["bytes"] > 100
+
+
+def test_which_variables_changed(busy: Path, run_revenant: Run) -> None:
+    result = run_revenant("diff", busy, "idle", "newest", "--python", "--json")
+    kinds = {row["name"]: row["kind"] for row in json.loads(result.stdout)}
+    assert kinds == {"n": "changed", "l": "changed", "c": "changed", "f": "removed", "fresh": "added"}
+
+
+def test_variables_of_a_damaged_heap(build: Path, rng: random.Random) -> None:
+    """Memory of any kind is read to the end, in bounded time."""
+    layouts = layouts_of(build / "userland/micropython.elf")
+    places = [*layouts.symbol, layouts.address["mp_state_ctx"], *(0x3000000 + n * 32 for n in range(500))]
+
+    def anything(_address: int, size: int) -> bytes:
+        kinds = (lambda: rng.choice(places), lambda: rng.getrandbits(64), lambda: rng.getrandbits(8))
+        return b"".join(rng.choice(kinds)().to_bytes(8, "little") for _ in range(-(-size // 8)))[:size]
+
+    seen = 0
+    for _ in range(40):
+        for variable in islice(Heap(layouts, anything, 1 << 16).variables(), 20):
+            seen += 1
+            assert variable.type.isprintable() and len(variable.value) <= 60
+    assert seen
 
 
 def test_another_build_has_no_names(

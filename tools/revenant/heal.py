@@ -25,9 +25,9 @@ from revenant.change import Commit, edit, locked
 from revenant.errors import MachineError, RefusedError, StoreError
 from revenant.format import TAG_COUNT_MAX, Generation, Root, StartFailures
 from revenant.output import say
-from revenant.state import read_state
+from revenant.state import read_state, retained
 from revenant.store import Store, open_fars
-from revenant.travel import retained, rollback_commit
+from revenant.travel import rollback_commit
 
 PROVEN_S = 10.0
 FAILED_STARTS = 3

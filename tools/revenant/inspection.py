@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,12 +22,12 @@ from revenant.errors import BuildError
 from revenant.format import BLOCK_SIZE, SPACE_FIRST_USER, SPACE_RECORDS, SPACE_SHARES, ZERO_PAGE, Generation
 from revenant.genesis import BuildFiles
 from revenant.images import Far, Image, Json, when
-from revenant.output import OUT, in_units, print_facts, print_rows
+from revenant.output import OUT, in_units, print_facts, print_rows, say
+from revenant.python_heap import Heap, Variable, layouts_of, printable
 from revenant.record import Access, ProcessRecord, ProcessState, RegionRecord, ResumeReason, ThreadRecord, ThreadState
-from revenant.state import State, read_state
+from revenant.state import NEWEST, State, named, read_state
 from revenant.store import AbsentError, Store, Tree, open_fars
 from revenant.symbols import Symbols
-from revenant.travel import NEWEST, named
 from revenant.unwind import NAMES, Unwinder
 
 INSTRUCTION_SIZE_MAX = 15
@@ -55,10 +55,14 @@ class Program:
     store: Store
     tree: Tree
     space: int
+    pages: dict[int, bytes] = field(default_factory=dict)
 
     def page(self, address: int) -> bytes:
         """The page that an address lies in; zeros where nothing was written."""
-        return self.store.page(self.tree, self.space, address // BLOCK_SIZE)
+        index = address // BLOCK_SIZE
+        if index not in self.pages:
+            self.pages[index] = self.store.page(self.tree, self.space, index)
+        return self.pages[index]
 
     def read(self, address: int, size: int) -> bytes:
         """Bytes of its memory."""
@@ -220,6 +224,19 @@ class Inspection:
             self.reasons[f"no stack: {error}"] = None
         return []
 
+    def variables(self) -> Iterator[tuple[ProcessRecord, Variable]]:
+        """The globals of each process that runs the build's MicroPython."""
+        for process in self.state.processes.values():
+            program = self.program(process)
+            build = self.build_of(program)
+            if build is None:
+                continue
+            try:
+                for variable in Heap(layouts_of(build[0].path), program.read).variables():
+                    yield process, variable
+            except (KeyError, ELFError, DWARFError) as error:
+                self.reasons[f"no variables of space {process.space}: the build does not describe {error}"] = None
+
     # --- memory ---
 
     def owner(self, space: int) -> ProcessRecord | None:
@@ -243,7 +260,7 @@ class Inspection:
 
 def text_of(name: bytes) -> str:
     """A name from a record."""
-    return name.split(b"\0")[0].decode(errors="replace")
+    return printable(name.split(b"\0")[0].decode(errors="replace"))
 
 
 def regions_of(process: ProcessRecord) -> tuple[RegionRecord, ...]:
@@ -289,13 +306,17 @@ def inspect(
     page: Annotated[str | None, typer.Option(help="Dump the page of this address.")] = None,
     disassemble: Annotated[str | None, typer.Option(help="Instructions from this address on.")] = None,
     count: Annotated[int, typer.Option(help="How many instructions.", min=1, max=4096)] = INSTRUCTION_COUNT_DEFAULT,
+    python: Annotated[bool, typer.Option("--python", help="The Python variables of each process.")] = False,
     far: Far = None,
     as_json: Json = False,
 ) -> None:
-    """Look into a machine that is off: spaces, processes, threads and their stacks, pages, instructions."""
+    """Look into a machine that is off: spaces, processes, threads and stacks, pages, instructions, variables."""
     page_address, code_address = parse_address(page, "--page"), parse_address(disassemble, "--disassemble")
     with Store(image, open_fars(far or [])) as store:
         inspection = Inspection(store, named(store, at))
+        if python:
+            show_variables(inspection, as_json)
+            return
         if page_address is None and code_address is None:
             show_all(inspection, as_json)
             return
@@ -331,6 +352,36 @@ def show_code(rows: list[dict[str, str]], as_json: bool) -> None:
         shown = f"  ; {place}" if place != before else ""
         print(f"{row['address']:>16}  {row['bytes']:<30}  {row['instruction']}{shown}")
         before = place
+
+
+def show_variables(inspection: Inspection, as_json: bool) -> None:
+    """The globals of all processes."""
+    rows = [
+        {"process": process.id, "name": v.name, "type": v.type, "value": v.value, "bytes": v.size, "whole": v.complete}
+        for process, v in inspection.variables()
+    ]
+    print_rows(rows, as_json)
+    for reason in inspection.reasons:
+        say(reason)
+
+
+def changed_variables(store: Store, before: Generation, after: Generation) -> list[dict[str, Any]]:
+    """The globals that are not the same in two generations."""
+    inspections = [Inspection(store, record) for record in (before, after)]
+    found = [{(process.id, v.name): v for process, v in inspection.variables()} for inspection in inspections]
+    for reason in dict.fromkeys(reason for inspection in inspections for reason in inspection.reasons):
+        say(reason)
+    rows = []
+    for process, name in sorted(found[0].keys() | found[1].keys()):
+        old, new = (variables.get((process, name)) for variables in found)
+        if old and new and old.digest == new.digest:
+            if not old.complete:
+                say(f"{name}: only its first part was compared, which has not changed")
+            continue
+        kind = "added" if old is None else "removed" if new is None else "changed"
+        values = {"before": old.value if old else "-", "after": new.value if new else "-"}
+        rows.append({"process": process, "name": name, "kind": kind, **values})
+    return rows
 
 
 def show_all(inspection: Inspection, as_json: bool) -> None:

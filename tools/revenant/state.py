@@ -1,4 +1,4 @@
-"""What a generation's records say of its machine: processes and threads, read from space 0. Writes nothing.
+"""Which generations there are, and what the records of one say: processes and threads, read from space 0.
 
 Promise: records of another version, or counts that no kernel writes, are a StoreError; so is what cannot be verified.
 Used by: travel.py, heal.py, inspection.py.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from revenant.format import BLOCK_SIZE, SPACE_RECORDS
+from revenant.format import BLOCK_SIZE, SPACE_RECORDS, Generation, GenerationFlag
 from revenant.record import (
     RECORD_MACHINE_PAGE,
     RECORD_MAGIC,
@@ -25,6 +25,7 @@ from revenant.record import (
 )
 from revenant.store import Store, Tree
 
+NEWEST = "newest"
 SLOT_COUNT_MAX = 4096 * RECORDS_PER_PAGE
 ALIVE = (ThreadState.READY, ThreadState.WAITING)
 
@@ -52,6 +53,22 @@ class State:
         """Processes that ended, but not with status 0."""
         ended = (record for record in self.processes.values() if record.state == ProcessState.ENDED)
         return [record for record in ended if record.exit_status != 0]
+
+
+def retained(store: Store) -> list[Generation]:
+    """The records of the generations that can be returned to, oldest first."""
+    return [record for record in store.generations() if not record.flags & GenerationFlag.DROPPED]
+
+
+def named(store: Store, name: str) -> Generation:
+    """The retained generation of a number, a tag, or `newest`."""
+    records = retained(store)
+    if name == NEWEST and records:
+        return records[-1]
+    for record in records:
+        if record.tag_text == name or str(record.generation) == name:
+            return record
+    raise store.fault(f"no generation {name!r} is retained", "`revenant log` lists those that are")
 
 
 def machine_record(store: Store, generation: int) -> MachineRecord:

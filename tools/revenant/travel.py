@@ -10,7 +10,7 @@ import os
 import secrets
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,30 +28,14 @@ from revenant.format import (
     StartFailures,
 )
 from revenant.images import Far, Image, Json, store_facts
+from revenant.inspection import changed_variables
 from revenant.output import print_facts, print_rows, working
 from revenant.publish import Copy, copy_generation
 from revenant.record import RECORD_MACHINE_PAGE, ResumeReason
-from revenant.state import machine_record
+from revenant.state import NEWEST, machine_record, named, retained
 from revenant.store import AbsentError, Store, open_fars
 
-NEWEST = "newest"
 MACHINE_PAGE = PageKey(SPACE_RECORDS, RECORD_MACHINE_PAGE)
-
-
-def retained(store: Store) -> list[Generation]:
-    """The records of the generations that can be returned to, oldest first."""
-    return [record for record in store.generations() if not record.flags & GenerationFlag.DROPPED]
-
-
-def named(store: Store, name: str) -> Generation:
-    """The retained generation of a number, a tag, or `newest`."""
-    records = retained(store)
-    if name == NEWEST and records:
-        return records[-1]
-    for record in records:
-        if record.tag_text == name or str(record.generation) == name:
-            return record
-    raise store.fault(f"no generation {name!r} is retained", "`revenant log` lists those that are")
 
 
 # --- tag ---
@@ -107,10 +91,15 @@ def diff(
     after: Annotated[str, typer.Argument(help="Another.")],
     far: Far = None,
     pages: Annotated[bool, typer.Option("--pages", help="Every page instead of sums.")] = False,
+    python: Annotated[bool, typer.Option("--python", help="The Python variables that changed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Which spaces and how many pages differ between two generations."""
+    """Which spaces and how many pages differ between two generations, or which Python variables."""
+    rows: list[dict[str, Any]]
     with Store(image, open_fars(far or [])) as store:
+        if python:
+            print_rows(changed_variables(store, named(store, before), named(store, after)), as_json)
+            return
         a, b = (store.tree_at(named(store, name).generation) for name in (before, after))
         if pages:
             rows = [
