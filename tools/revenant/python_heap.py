@@ -246,7 +246,7 @@ class Heap:
             return value
         if not 0 < kind < 1 << 47:
             return Value("?", "?")
-        name = printable(self.qstr(self.get(kind, "mp_obj_type_t.name"))) or "?"
+        name = shortened(printable(self.qstr(self.get(kind, "mp_obj_type_t.name")))) or "?"
         if kind >= self.layouts.end:  # a class of the program
             owned = [self.get(self.at(obj, "mp_obj_instance_t.members"), "mp_map_t.table")]
             return Value(name, None, self.map_items(self.at(obj, "mp_obj_instance_t.members")), owned)
@@ -325,7 +325,7 @@ class Heap:
             return shortened(value.atom)
         pairs = value.kind in ("dict", "OrderedDict") or value.kind not in BRACKETS
         if pairs and not value.refs and value.kind != "dict":
-            return f"<{value.kind}>"
+            return shortened(f"<{value.kind}>")
         if depth == SHOWN_DEPTH:
             return "..."
         shown = value.refs[: SHOWN_ITEM_COUNT * (2 if pairs else 1)]
