@@ -21,7 +21,7 @@
 #include "proc/proc.h"
 #include "store/store.h"
 
-enum { EXIT_PANIC = 0x7f, EXIT_REFUSED = 0x7d, OPTIONS_SIZE = 1024, IO_COUNT = 256, START_BUDGET = 8 };
+enum { EXIT_PANIC = 0x7f, EXIT_REFUSED = 0x7d, EXIT_ENDED = 0x7c, OPTIONS_SIZE = 1024, IO_COUNT = 256, START_BUDGET = 8 };
 
 extern const char kernel_end[];
 
@@ -174,6 +174,14 @@ static _Noreturn void refuse(const char *what, int status) {
     arch_debug_exit(EXIT_REFUSED);
 }
 
+/* What there was to say is on the disk and said. */
+static _Noreturn void ended(int badly) {
+    notice("no program is left: the machine ends");
+    if (badly)
+        arch_debug_signal(EXIT_ENDED);
+    arch_power_off();
+}
+
 static void memory_start(const struct boot_info *info) {
     boot = *info;
     if (boot.magic != BOOT_INFO_MAGIC || boot.version != BOOT_INFO_VERSION)
@@ -201,6 +209,7 @@ static void programs_start(const struct options *options) {
     const struct proc_env env = {
         .poll = start_poll,
         .refuse = refuse,
+        .ended = ended,
         .timer_arm = machine_timer_arm,
         .now_ns = machine_now_ns,
         .wall_ns = clock_wall_ns,

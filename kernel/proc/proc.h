@@ -15,6 +15,7 @@
 struct proc_env {
     void (*poll)(void);              /* lets disk completions run; used only by proc_resume */
     void (*refuse)(const char *what, int status); /* ends the machine; used only by proc_resume */
+    void (*ended)(int badly);        /* ends the machine: no thread is left; badly: not all with status 0 */
     void (*timer_arm)(uint64_t deadline_ns); /* of now_ns */
     uint64_t (*now_ns)(void);        /* machine time: monotonic over all resumes */
     uint64_t (*wall_ns)(void);

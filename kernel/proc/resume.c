@@ -89,6 +89,16 @@ static void load_pages(uint32_t first, uint64_t slots) {
         record_load_wait(first + (uint32_t)i);
 }
 
+/* What ended them was said in another life. */
+static void tell_ends(uint32_t process_slots) {
+    for (uint32_t i = 0; i < process_slots; i++) {
+        const struct process_record *record = process_record(i);
+        if (record->state == PROCESS_ENDED)
+            notice("process %u (%.63s) had ended with status %lld", record->id, record->name,
+                   (long long)record->exit_status);
+    }
+}
+
 int proc_resume(const struct proc_env *env) {
     proc_env = *env;
     record_load_wait(RECORD_MACHINE_PAGE);
@@ -114,6 +124,10 @@ int proc_resume(const struct proc_env *env) {
     status = space_test_make(proc_env.test_spaces);
     if (status != 0)
         return status;
+    if (schedule_is_empty()) {
+        tell_ends(process_slots);
+        return 0; /* nothing will run, so that nothing is to be written */
+    }
     proc_resume_count = ++machine_record_write()->resume_count;
     return 0;
 }

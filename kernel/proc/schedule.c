@@ -3,7 +3,7 @@
  *
  * Promise: ready threads take turns of QUANTUM_NS; a thread that waits is its registers plus a key; an idle machine
  * halts the CPU. The loaded thread's registers are put into its record only when another is loaded or at a freeze, so
- * that idling dirties nothing.
+ * that idling dirties nothing. When the last thread has ended, that is saved, the output let out, and the machine ends.
  * Called by: arch (before each return to ring 3), syscall.c, pager's hooks. Context: kernel, interrupts off.
  */
 #include "lib/lib.h"
@@ -27,7 +27,7 @@ static uint64_t quantum_end_ns;
 static uint64_t idle_cycles; /* halted, since the start */
 
 static int power_pending;
-static enum power_kind power_kind;
+static void (*power_end)(void); /* ends the machine, once the output has left */
 static uint64_t power_generation;
 static uint64_t power_sent, power_patience_ns; /* how much output has left, and until when some more has to */
 
@@ -118,6 +118,30 @@ void proc_durable(uint64_t generation) {
     proc_wake(&durable_key);
 }
 
+/* --- power --- */
+
+static void power_begin(void (*end)(void), uint64_t generation) {
+    power_pending = 1;
+    power_end = end;
+    power_generation = generation;
+    power_sent = UINT64_MAX; /* patience begins with the first look */
+}
+
+void machine_power(enum power_kind kind) {
+    pager_want_commit();
+    power_begin(kind == POWER_RESET ? arch_reset : arch_power_off, pager_epoch());
+    thread_block(NULL, UINT64_MAX);
+}
+
+static void programs_ended(void) {
+    int badly = 0;
+    for (uint32_t i = 0; i < machine_record()->process_slots; i++)
+        badly |= process_record(i)->state == PROCESS_ENDED && process_record(i)->exit_status != 0;
+    proc_env.ended(badly);
+}
+
+int schedule_is_empty(void) { return list_empty(&ready) && list_empty(&waiting); }
+
 void thread_end(enum thread_state record_state) {
     registers_save();
     thread_record_write(loaded->slot)->state = record_state;
@@ -125,17 +149,10 @@ void thread_end(enum thread_state record_state) {
     loaded->state = RUNTIME_UNUSED;
     loaded = NULL;
     attention = 1;
-}
-
-/* --- power --- */
-
-void machine_power(enum power_kind kind) {
-    power_pending = 1;
-    power_kind = kind;
-    power_generation = pager_epoch();
-    power_sent = UINT64_MAX; /* patience begins with the first look */
-    pager_want_commit();
-    thread_block(NULL, UINT64_MAX);
+    if (schedule_is_empty()) {
+        pager_want_commit();
+        power_begin(programs_ended, pager_epoch());
+    }
 }
 
 static void power_check(uint64_t now) {
@@ -147,9 +164,7 @@ static void power_check(uint64_t now) {
     }
     if (!proc_env.output_idle() && now < power_patience_ns)
         return;
-    if (power_kind == POWER_RESET)
-        arch_reset();
-    arch_power_off();
+    power_end();
 }
 
 /* --- the scheduler --- */
@@ -205,6 +220,8 @@ void proc_before_user(void) {
 
 _Noreturn void proc_run(void) {
     proc_attention();
+    if (schedule_is_empty())
+        power_begin(programs_ended, pager_durable());
     schedule();
     registers_unsaved = 1;
     arch_user_run();

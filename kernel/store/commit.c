@@ -334,6 +334,8 @@ static void fill_root(struct root_disk *root) {
     root->retain_count = store.retention.count;
     root->retain_hourly = store.retention.hourly;
     root->retain_daily = store.retention.daily;
+    if (request->failures != NULL)
+        root->failures = *request->failures;
     root_seal(root);
 }
 

@@ -119,6 +119,14 @@ struct list_block_disk {
 
 enum root_flags { ROOT_COMPLETE = 1 };
 
+/* Starts that ended by themselves, badly and at once: a note of `revenant run`, carried on by whoever commits. */
+struct start_failures_disk {
+    uint32_t start_count; /* in a row */
+    uint32_t heal_count;  /* rollbacks in a row that were tried against it */
+    uint64_t generation;  /* that the first of these starts went on from */
+    uint64_t mono_ns;     /* machine time when this was noted */
+};
+
 struct root_disk {
     uint64_t magic;
     uint32_t version;
@@ -147,7 +155,8 @@ struct root_disk {
     uint64_t resume_list_size;
     uint32_t retain_hourly;
     uint32_t retain_daily;
-    uint8_t zero[64];
+    struct start_failures_disk failures;
+    uint8_t zero[40];
     uint8_t hash[ROOT_HASH_SIZE];
     uint8_t signature[64];
 };
@@ -187,6 +196,7 @@ FORMAT_AT(generation_disk, tag, 208);
 FORMAT_SIZE(list_entry_disk, 16);
 FORMAT_SIZE(list_block_disk, BLOCK_SIZE);
 FORMAT_AT(list_block_disk, entry, 48);
+FORMAT_SIZE(start_failures_disk, 24);
 FORMAT_SIZE(root_disk, SECTOR_SIZE);
 FORMAT_AT(root_disk, sequence, 16);
 FORMAT_AT(root_disk, store_id, 48);
@@ -205,6 +215,7 @@ FORMAT_AT(root_disk, alloc_next, 320);
 FORMAT_AT(root_disk, retain_count, 328);
 FORMAT_AT(root_disk, resume_list_size, 336);
 FORMAT_AT(root_disk, retain_hourly, 344);
+FORMAT_AT(root_disk, failures, 352);
 FORMAT_AT(root_disk, hash, 416);
 FORMAT_AT(root_disk, signature, 448);
 FORMAT_SIZE(store_entry_disk, 64);

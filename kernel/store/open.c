@@ -87,6 +87,8 @@ static int view_header(unsigned disk, void *page) {
     return version ? -E_VERSION : status != 0 ? -E_IO : -E_FOREIGN;
 }
 
+static const char *disk_name(unsigned disk) { return disk == 0 ? "near" : "far1"; }
+
 static void insert_root(const struct root_disk *root) {
     unsigned at = view.root_count++;
     for (; at > 0 && view.root[at - 1].sequence < root->sequence; at--)
@@ -94,9 +96,10 @@ static void insert_root(const struct root_disk *root) {
     view.root[at] = *root;
 }
 
-/* The valid roots of the ring. */
+/* The valid roots of the ring. One of another version that is newer than all of them is the state: older ones are not. */
 static int view_ring(unsigned disk) {
-    int status = 0, version = 0;
+    int status = 0, unknown = 0;
+    uint64_t unknown_sequence = 0; /* the newest of another version */
     unsigned count = 0;
     for (; count < RING_COUNT; count++) {
         void *page = store.env->page_alloc(0);
@@ -108,16 +111,31 @@ static int view_ring(unsigned disk) {
         const struct root_disk *root = ring_io[i].io.page[0];
         int read = sync_wait(&ring_io[i]);
         int validity = read == 0 ? root_valid(root, view.header.store_id) : read;
-        version |= validity == -E_VERSION;
+        if (validity == -E_VERSION && root->sequence >= unknown_sequence) {
+            unknown = 1;
+            unknown_sequence = root->sequence;
+        }
         if (validity == 0 && root->sequence % RING_COUNT == i)
             insert_root(root);
         store.env->page_free(ring_io[i].io.page[0]);
     }
     if (count < RING_COUNT)
         status = -E_NOMEM;
+    else if (unknown && (view.root_count == 0 || unknown_sequence > view.root[0].sequence))
+        status = -E_VERSION;
     else if (view.root_count == 0)
-        status = version ? -E_VERSION : -E_CORRUPT;
+        status = -E_CORRUPT;
     return status;
+}
+
+static int view_sized_ring(unsigned disk) {
+    if (view.header.block_count > store.env->disk_sectors[disk] / SECTORS_PER_BLOCK) {
+        store_notice("%s: truncated: the store has %lu blocks, the disk only %lu", disk_name(disk),
+                     (unsigned long)view.header.block_count,
+                     (unsigned long)(store.env->disk_sectors[disk] / SECTORS_PER_BLOCK));
+        return -E_RANGE;
+    }
+    return view_ring(disk);
 }
 
 /* Near, or the far store to adopt. */
@@ -128,15 +146,12 @@ static int view_disk(unsigned disk) {
         return -E_NOMEM;
     int status = view_header(disk, page);
     store.env->page_free(page);
-    if (status != 0 || view.blank)
-        return status;
-    if (view.header.block_count > store.env->disk_sectors[disk] / SECTORS_PER_BLOCK) {
-        store_notice("%s: truncated: the store has %lu blocks, the disk only %lu", disk == 0 ? "near" : "far1",
-                     (unsigned long)view.header.block_count,
-                     (unsigned long)(store.env->disk_sectors[disk] / SECTORS_PER_BLOCK));
-        return -E_RANGE;
-    }
-    return view_ring(disk);
+    if (status == 0 && !view.blank)
+        status = view_sized_ring(disk);
+    if (status == -E_VERSION)
+        store_notice("%s: it has another format version than %u, which is what this kernel knows", disk_name(disk),
+                     FORMAT_VERSION);
+    return status;
 }
 
 /* --- a root becomes the state in memory --- */
@@ -370,6 +385,7 @@ static int adopt(const struct store_options *options) {
         status = pointers_translate(pointers[i], 1, 1);
     memset(&root.meta, 0, sizeof root.meta);
     memset(&root.stores, 0, sizeof root.stores);
+    memset(&root.failures, 0, sizeof root.failures);
     memset(root.hash, 0, sizeof root.hash);
     root.meta_height = 0;
     root.sequence = 0;
@@ -447,7 +463,7 @@ int store_open(const struct store_env *env, const struct store_options *options)
     replace_init();
     if (status == 0)
         status = view.blank ? adopt(options) : resume(options);
-    else if (status != -E_RANGE)
+    else if (status != -E_RANGE && status != -E_VERSION)
         store_notice("near: %s", view.foreign ? "not a store of ours: left alone" : "no valid root");
     if (status == 0 && options->retention_given)
         store.retention = options->retention;

@@ -111,6 +111,7 @@ struct store_commit {
     const char *tag;                             /* NULL, or 1 to TAG_SIZE_MAX bytes, stable until done() */
     uint64_t tag_generation;                     /* a retained one that gets the tag; 0: this one */
     uint64_t untag_generation;                   /* one that loses its tag; 0: none */
+    const struct start_failures_disk *failures;  /* what the root says of failed starts from now on; NULL: as it is */
     int (*next)(struct store_commit *commit, struct store_commit_page *page); /* 1: page set; 0: no more */
     /* its block is on the disk (not yet flushed) */
     void (*written)(struct store_commit *commit, struct store_commit_page *page);

@@ -189,6 +189,20 @@ static void install_loader(void) {
     }
 }
 
+static struct start_failures_disk failures;
+static int failures_given;
+
+/* failures STARTS HEALS GENERATION MONO_NS: what the next commit's root says of failed starts. */
+static int order_failures(const char *words) {
+    unsigned long generation, mono_ns;
+    if (sscanf(words, "%u %u %lu %lu", &failures.start_count, &failures.heal_count, &generation, &mono_ns) != 4)
+        return -E_INVAL;
+    failures.generation = generation;
+    failures.mono_ns = mono_ns;
+    failures_given = 1;
+    return 0;
+}
+
 /* commit NEW RECORD_VERSION FLAGS ORIGIN TAG_GENERATION UNTAG_GENERATION PAGE_COUNT [TAG] */
 static int order_commit(const char *words) {
     static char tag[LINE_SIZE];
@@ -203,8 +217,9 @@ static int order_commit(const char *words) {
                                   .mono_ns = store_mono_ns(), .page_count = page_count,
                                   .record_version = (uint32_t)version, .flags = (uint32_t)flags, .origin = origin,
                                   .tag = count == 8 ? tag : NULL, .tag_generation = tag_generation,
-                                  .untag_generation = untag_generation, .next = next_page, .written = written,
-                                  .done = done, .owner = &result};
+                                  .untag_generation = untag_generation,
+                                  .failures = failures_given ? &failures : NULL,
+                                  .next = next_page, .written = written, .done = done, .owner = &result};
     int status = store_commit_start(&commit);
     return status == 0 ? work(&result) : status;
 }
@@ -239,6 +254,8 @@ static int order(char *line) {
         return order_root(line + 5);
     if (strncmp(line, "commit ", 7) == 0)
         return order_commit(line + 7);
+    if (strncmp(line, "failures ", 9) == 0)
+        return order_failures(line + 9);
     if (strncmp(line, "boot ", 5) == 0)
         return order_boot(line + 5);
     if (strncmp(line, "grow ", 5) == 0)

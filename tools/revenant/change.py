@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from revenant.errors import BuildError, StoreError
-from revenant.format import ZERO_PAGE, PageKey
+from revenant.format import ZERO_PAGE, PageKey, StartFailures
 from revenant.genesis import build_folder
 from revenant.store import Store
 
@@ -40,9 +40,13 @@ class Commit:
     tag: str = ""
     pages: Sequence[PageKey] = ()
     load: Callable[[PageKey], bytes] = lambda _: ZERO_PAGE
+    failures: StartFailures | None = None
 
     def orders(self) -> Iterator[bytes]:
-        """What the editor reads: a line, then the pages."""
+        """What the editor reads: a line or two, then the pages."""
+        if self.failures is not None:
+            note = self.failures
+            yield b"failures %d %d %d %d\n" % (note.start_count, note.heal_count, note.generation, note.mono_ns)
         numbers = (
             int(self.new), self.record_version, self.flags, self.origin, self.tag_generation,
             self.untag_generation, len(self.pages),
@@ -126,4 +130,3 @@ def edit_error(image: Path, words: list[bytes], said: str) -> StoreError:
     lines = [line for line in said.splitlines() if line.strip()]
     said_last = lines[-1] if lines else f"the store's editor failed ({code})"
     return StoreError(image, reason or said_last, remedy)
-

@@ -1,8 +1,8 @@
 """The command `revenant`: wiring only; each family of commands has its module.
 
 Exit status: 0 done; 1 an error, one line on stderr (the thing, the reason, the remedy), or a fault that
-`check` found; 2 wrong usage; 3 the kernel panicked; 128+n ended by signal n; `run -- SCRIPT` gives the
-script's.
+`check` found; 2 wrong usage; 3 the kernel panicked; 4 no program is left, and one of
+them died; 128+n ended by signal n; `run -- SCRIPT` gives the script's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from revenant import __version__, bench, images, remote, running, travel, upkeep, witness
+from revenant import __version__, bench, images, inspection, remote, running, travel, upkeep, witness
 from revenant.crash import command as crashtest
 from revenant.errors import MachineError, RevenantError
 
@@ -26,6 +26,7 @@ images.register(app)
 running.register(app)
 remote.register(app)
 travel.register(app)
+inspection.register(app)
 upkeep.register(app)
 bench.register(app)
 witness.register(app)

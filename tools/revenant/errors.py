@@ -29,15 +29,23 @@ class BuildError(RevenantError):
 class MachineError(RevenantError):
     """QEMU or nbdkit could not be started, or ended badly; `exit_status` is the command's.
 
-    `details` are lines to show before the error's own: a panic's addresses as names.
+    `details` are lines to show before the error's own: a panic's addresses as names. `blames_state`: what was
+    resumed may be at fault, so that an older generation may help.
     """
 
     def __init__(
-        self, subject: str | Path, reason: str, remedy: str = "", exit_status: int = 1, details: str = ""
+        self,
+        subject: str | Path,
+        reason: str,
+        remedy: str = "",
+        exit_status: int = 1,
+        details: str = "",
+        blames_state: bool = False,
     ) -> None:
         super().__init__(subject, reason, remedy)
         self.exit_status = exit_status
         self.details = details
+        self.blames_state = blames_state
 
 
 class RefusedError(MachineError):

@@ -261,6 +261,17 @@ class ListBlock(Structure):
     entry: tuple[ListEntry, ...] = at(48, ListEntry, count=LIST_ENTRY_COUNT_MAX)
 
 
+class StartFailures(Structure):
+    """Starts that ended by themselves, badly and at once (heal.py)."""
+
+    C_NAME = "start_failures_disk"
+    SIZE = 24
+    start_count: int = at(0, "I")
+    heal_count: int = at(4, "I")
+    generation: int = at(8, "Q")
+    mono_ns: int = at(16, "Q")
+
+
 class Root(Structure):
     """A root record: the first sector of its ring slot."""
 
@@ -293,7 +304,8 @@ class Root(Structure):
     resume_list_size: int = at(336, "Q")
     retain_hourly: int = at(344, "I")
     retain_daily: int = at(348, "I")
-    zero: bytes = at(352, "64s")
+    failures: StartFailures = at(352, StartFailures)
+    zero: bytes = at(376, "40s")
     hash: bytes = at(416, "32s")
     signature: bytes = at(448, "64s")
 
@@ -338,5 +350,5 @@ class PageKey:
 
 
 DISK_STRUCTURES: tuple[type[Structure], ...] = (
-    Pointer, Header, Generation, ListEntry, ListBlock, Root, StoreEntry,
+    Pointer, Header, Generation, ListEntry, ListBlock, StartFailures, Root, StoreEntry,
 )  # fmt: skip

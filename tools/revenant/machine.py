@@ -38,6 +38,8 @@ from revenant.symbols import explain
 EXIT_PANIC = 0x7F << 1 | 1  # isa-debug-exit: the value written, doubled, plus one
 EXIT_LOADER = 0x7E << 1 | 1
 EXIT_REFUSED = 0x7D << 1 | 1
+EXIT_ENDED = 0x7C << 1 | 1
+E_CORRUPT = 4  # kernel/lib/error.h
 PR_SET_PDEATHSIG = 1
 PROMPT = b">>> "
 """MicroPython's prompt."""
@@ -121,14 +123,25 @@ def refusal(config: MachineConfig, said: list[str], disk: str | Path) -> Refused
     if match := re.match(r"far(\d): ", why):
         disk = config.fars[int(match[1]) - 1]
     why = re.sub(r"^(near|far\d): ", "", why)
-    return RefusedError(disk, f"{why}; {what}" if why else what, "the machine did not start")
+    reason = f"{why}; {what}" if why else what
+    damaged = disk == config.near and f"(error {E_CORRUPT})" in said[-1]
+    return RefusedError(disk, reason, "the machine did not start", blames_state=damaged)
 
 
 def panic(config: MachineConfig, said: list[str], names: str) -> MachineError:
     """What the kernel gave as its reason, and the last damage that it had found; where it was as details."""
     why = next((line for line in said if line.startswith("panic: ")), said[-1])
     damage = [line for line in said if "does not have its hash" in line][-1:]
-    return MachineError(config.near, "; ".join([*damage, why]), "no generation is lost", 3, names)
+    return MachineError(config.near, "; ".join([*damage, why]), "no generation is lost", 3, names, True)
+
+
+def ended(config: MachineConfig, said: list[str], names: str) -> MachineError:
+    """How the programs ended, the first words of each; the last damage that was found may be why."""
+    ends = re.compile(r"process \d+ \(.*\) (stopped|(had )?ended)\b")
+    damage = [line for line in said if "does not have its hash" in line][-1:]
+    why = "; ".join([*damage, *(line for line in said if ends.match(line))])
+    remedy = "`revenant rollback` goes back to an older generation"
+    return MachineError(config.near, f"no program is left: {why}", remedy, 4, names, True)
 
 
 def explain_exit(config: MachineConfig, status: int, stderr: str) -> MachineError | None:
@@ -140,6 +153,8 @@ def explain_exit(config: MachineConfig, status: int, stderr: str) -> MachineErro
         return MachineError(config.near, "in use by another machine", "end that one first")
     if status == EXIT_PANIC:
         return panic(config, said, explain(stderr, local_images(config)))
+    if status == EXIT_ENDED:
+        return ended(config, said, explain(stderr, local_images(config)))
     if status == EXIT_REFUSED:
         return refusal(config, said, config.near)
     if status == EXIT_LOADER:

@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import typer
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from revenant import demonstration, genesis, nbd
+from revenant import demonstration, genesis, heal, nbd
 from revenant.errors import MachineError, RefusedError, RevenantError, StoreError
 from revenant.files import Addition
 from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK
@@ -269,6 +269,7 @@ def run(
     size: Annotated[str, typer.Option(help="Of a near image that has to be made.")] = "1G",
     add: Annotated[list[str] | None, typer.Option(help="FILE[:TARGET] into an image that has to be made.")] = None,
     retain: Annotated[str | None, typer.Option(help="Keep NEWEST[:HOURLY[:DAILY]] from now on.")] = None,
+    healing: Annotated[bool, typer.Option("--heal", help="Go back to an older generation while starts fail.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print QEMU's command, start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -287,10 +288,12 @@ def run(
         return
     with removed_if_refused(near):
         making = Making(size, [Addition.parse(text) for text in add or []])
-        raise typer.Exit(start(config, making, Path(script[0]) if script else None, console, keep))
+        raise typer.Exit(start(config, making, Path(script[0]) if script else None, console, keep, healing))
 
 
-def start(config: MachineConfig, making: Making, script: Path | None, console: str, keep: bool) -> int:
+def start(
+    config: MachineConfig, making: Making, script: Path | None, console: str, keep: bool, healing: bool
+) -> int:
     """Look at the images, then run; the exit status."""
     fars = list(config.fars)
     adopting = prepare_near(config.near, fars, config.trust, making)
@@ -298,9 +301,13 @@ def start(config: MachineConfig, making: Making, script: Path | None, console: s
     config = replace(config, fars=usable_fars(fars, adopting))
     engine, reason = choose_accelerator(config.accelerator)
     say(f"revenant: accelerator {engine} ({reason})")
-    if script:
-        return run_script(config, script)
-    return keep_running(config) if keep else run_console(config, console)
+
+    def run_once() -> int:
+        if script:
+            return run_script(config, script)
+        return keep_running(config) if keep else run_console(config, console)
+
+    return heal.watched(config.near, fars, healing, run_once)
 
 
 def parse_retain(text: str | None) -> Retention | None:
@@ -407,5 +414,3 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     for command in (run, serve, demo, doctor):
         app.command()(command)
-
-

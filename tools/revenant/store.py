@@ -185,6 +185,7 @@ class Store:
         """All valid root records of this store, newest first."""
         roots = []
         self.ring_faults: list[tuple[int, str]] = []
+        unknown: Root | None = None  # the newest of another version
         for slot in range(RING_COUNT):
             block = self.header.ring_block(slot)
             data = self._pread(block, SECTOR_SIZE).ljust(SECTOR_SIZE, b"\0")
@@ -193,13 +194,19 @@ class Store:
                 reason = root_fault(root, data, self.header)
                 if not reason and root.sequence % RING_COUNT != slot:
                     reason = f"a root record with sequence {root.sequence} is in ring slot {slot}"
+                if root.version != FORMAT_VERSION and root_hash(data[:416]) == root.hash:
+                    unknown = max(unknown or root, root, key=lambda root: root.sequence)
                 if not reason:
                     roots.append(root)
                 else:
                     self.ring_faults.append((block, reason))
             elif data.strip(b"\0") and (root.magic != ROOT_MAGIC or root_hash(data[:416]) != root.hash):
                 self.ring_faults.append((block, "neither a root record nor zero"))
-        return sorted(roots, key=lambda root: root.sequence, reverse=True)
+        roots.sort(key=lambda root: root.sequence, reverse=True)
+        if unknown and (not roots or unknown.sequence > roots[0].sequence):
+            reason = f"its newest root record has format version {unknown.version}, this tool knows {FORMAT_VERSION}"
+            raise self.fault(reason, "use the tool that belongs to its kernel")
+        return roots
 
     def _choose_newest(self) -> None:
         """The newest root whose trees' top nodes verify, as far as they are at hand."""

@@ -10,7 +10,7 @@ import os
 import secrets
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,42 +25,17 @@ from revenant.format import (
     Generation,
     GenerationFlag,
     PageKey,
+    StartFailures,
 )
 from revenant.images import Far, Image, Json, store_facts
+from revenant.inspection import changed_variables
 from revenant.output import print_facts, print_rows, working
 from revenant.publish import Copy, copy_generation
-from revenant.record import RECORD_MACHINE_PAGE, RECORD_MAGIC, RECORD_VERSION, MachineRecord, ResumeReason
-from revenant.store import Store, open_fars
+from revenant.record import RECORD_MACHINE_PAGE, ResumeReason
+from revenant.state import NEWEST, machine_record, named, retained
+from revenant.store import AbsentError, Store, open_fars
 
-NEWEST = "newest"
 MACHINE_PAGE = PageKey(SPACE_RECORDS, RECORD_MACHINE_PAGE)
-
-
-def retained(store: Store) -> list[Generation]:
-    """The records of the generations that can be returned to, oldest first."""
-    return [record for record in store.generations() if not record.flags & GenerationFlag.DROPPED]
-
-
-def named(store: Store, name: str) -> Generation:
-    """The retained generation of a number, a tag, or `newest`."""
-    records = retained(store)
-    if name == NEWEST and records:
-        return records[-1]
-    for record in records:
-        if record.tag_text == name or str(record.generation) == name:
-            return record
-    raise store.fault(f"no generation {name!r} is retained", "`revenant log` lists those that are")
-
-
-def machine_record(store: Store, generation: int) -> MachineRecord:
-    """The machine record of a generation; StoreError if it is of a version that this tool does not know."""
-    record = MachineRecord.unpack(store.page(store.tree_at(generation), *MACHINE_PAGE.key))
-    if record.magic != RECORD_MAGIC or record.version != RECORD_VERSION:
-        raise store.fault(
-            f"generation {generation} has records of version {record.version}, not {RECORD_VERSION}",
-            "use the tool that belongs to its kernel",
-        )
-    return record
 
 
 # --- tag ---
@@ -116,10 +91,15 @@ def diff(
     after: Annotated[str, typer.Argument(help="Another.")],
     far: Far = None,
     pages: Annotated[bool, typer.Option("--pages", help="Every page instead of sums.")] = False,
+    python: Annotated[bool, typer.Option("--python", help="The Python variables that changed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Which spaces and how many pages differ between two generations."""
+    """Which spaces and how many pages differ between two generations, or which Python variables."""
+    rows: list[dict[str, Any]]
     with Store(image, open_fars(far or [])) as store:
+        if python:
+            print_rows(changed_variables(store, named(store, before), named(store, after)), as_json)
+            return
         a, b = (store.tree_at(named(store, name).generation) for name in (before, after))
         if pages:
             rows = [
@@ -139,14 +119,23 @@ def kind_of(old: bool, new: bool) -> str:
 # --- rollback ---
 
 
+def resume_count(store: Store, origin: Generation) -> int:
+    """The machine's starts so far; where the newest record is damaged, one that origin's programs do not know."""
+    try:
+        return machine_record(store, store.root.generation).resume_count
+    except AbsentError:
+        raise
+    except StoreError:
+        return machine_record(store, origin.generation).resume_count + 1
+
+
 def rollback_commit(store: Store, origin: Generation) -> Commit:
     """A new generation with the contents of an old one; only what differs is written."""
-    newest = store.root.generation
     target = store.tree_at(origin.generation)
     machine = replace(
         machine_record(store, origin.generation),
         resume_reason=ResumeReason.ROLLBACK,
-        resume_count=machine_record(store, newest).resume_count,
+        resume_count=resume_count(store, origin),
     )
     pointers = {key: new for key, _, new in differing_pages(store, store.tree, target)}
     pages = {key: pointer for key, pointer in pointers.items() if key != MACHINE_PAGE}
@@ -163,6 +152,7 @@ def rollback_commit(store: Store, origin: Generation) -> Commit:
         origin=origin.generation,
         pages=[MACHINE_PAGE, *pages],
         load=load,
+        failures=StartFailures(),
     )
 
 

@@ -21,12 +21,13 @@ from elftools.elf.elffile import ELFFile
 from revenant import genesis
 from revenant.change import Commit, edit, locked
 from revenant.errors import BuildError, StoreError
-from revenant.format import BLOCK_SIZE, FORMAT_VERSION, KERNEL_SIZE_MAX, STORE_BLOCK_COUNT_MAX, ZERO_PAGE
+from revenant.format import BLOCK_SIZE, FORMAT_VERSION, KERNEL_SIZE_MAX, STORE_BLOCK_COUNT_MAX, ZERO_PAGE, StartFailures
 from revenant.images import Image, Json, parse_size
 from revenant.output import in_units, print_facts
 from revenant.record import ResumeReason
+from revenant.state import machine_record
 from revenant.store import Store
-from revenant.travel import MACHINE_PAGE, machine_record
+from revenant.travel import MACHINE_PAGE
 from revenant.writer import BootObjects
 
 NOTE_NAME = "Revenant"
@@ -106,7 +107,11 @@ def upgrade_orders(store: Store, objects: BootObjects, new_loader: bool) -> Iter
         machine = replace(machine, resume_reason=ResumeReason.UPGRADE)
     page = machine.page
     yield from Commit(
-        new=True, record_version=store.root.record_version, pages=[MACHINE_PAGE], load=lambda _: page
+        new=True,
+        record_version=store.root.record_version,
+        pages=[MACHINE_PAGE],
+        load=lambda _: page,
+        failures=StartFailures(),  # another kernel may get further
     ).orders()
 
 

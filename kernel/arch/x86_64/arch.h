@@ -33,7 +33,8 @@ void arch_idle(void);                 /* sti; hlt; cli: returns after at least o
 void arch_idle_poll(void);            /* sti; nop; cli: lets waiting interrupts in, returns at once */
 _Noreturn void arch_power_off(void);  /* ACPI S5 of QEMU's machines (ports 0x604, 0xb004), else halt */
 _Noreturn void arch_reset(void);
-_Noreturn void arch_debug_exit(uint8_t value); /* isa-debug-exit at 0xf4, else halt */
+void arch_debug_signal(uint8_t value);         /* isa-debug-exit at 0xf4 ends QEMU; without that device it returns */
+_Noreturn void arch_debug_exit(uint8_t value); /* the same, else halt */
 
 /* --- interrupts --- */
 typedef void (*interrupt_fn)(void *context);

@@ -186,7 +186,9 @@ void arch_reset(void) {
     halt();
 }
 
+void arch_debug_signal(uint8_t value) { arch_outb(0xf4, value); }
+
 void arch_debug_exit(uint8_t value) {
-    arch_outb(0xf4, value);
+    arch_debug_signal(value);
     halt();
 }

@@ -236,7 +236,7 @@ static void damage_header_fields(void) {
 static void damage_root_fields(unsigned newest) {
     static const struct field fields[] = {
         {offsetof(struct root_disk, magic), 8, 1, 0},
-        {offsetof(struct root_disk, version), 4, 2, 0},
+        {offsetof(struct root_disk, version), 4, 2, -E_VERSION}, /* the older roots, which it could read, are no way out */
         {offsetof(struct root_disk, record_version), 4, 2, -E_VERSION},
         {offsetof(struct root_disk, sequence), 8, 5 + ((uint64_t)1 << 40), 0},
         {offsetof(struct root_disk, generation), 8, (uint64_t)1 << 50, 0},
@@ -260,8 +260,9 @@ static void damage_root_fields(unsigned newest) {
         place_block = i;
         restore();
         disks[NEAR].now[ring_block(newest)] = edited(near_good[ring_block(newest)], &fields[i], offsetof(struct root_disk, hash));
+        uint64_t writes_before = ram_write_count;
         int status = reopen();
-        if (status != fields[i].status)
+        if (status != fields[i].status || (status != 0 && ram_write_count != writes_before))
             fail("store_open: %d, %d is due", -status, -fields[i].status);
         if (status == 0 && (taken_root() != (int)newest - 1 || read_all(&roots[newest - 1].model) != 0))
             fail("root %lu was taken", (unsigned long)store.root.sequence);

@@ -1,0 +1,112 @@
+"""Makes an image of a machine in the middle of its work, for the corpus of images by earlier versions.
+
+    build/venv/bin/python tests/corpus/images/make.py [NAME]
+
+Run it when the version of the disk format or of the records has changed, and commit both files; images that are there
+are never made again: they are what users have. NAME.toml says what NAME.img.xz is and what it prints when it goes on.
+Called by: people. tests/qemu/test_earlier_formats.py resumes what it made.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import lzma
+import sys
+import tempfile
+from pathlib import Path
+
+from revenant import genesis
+from revenant.check import check_store
+from revenant.format import FORMAT_VERSION
+from revenant.machine import Machine
+from revenant.qemu import MachineConfig
+from revenant.record import RECORD_VERSION
+from revenant.script import paste, wait_for_prompt
+from revenant.store import Store
+
+FOLDER = Path(__file__).resolve().parent
+IMAGE_SIZE = 16 << 20
+STEP_COUNT = 3  # that it has made when its power is cut
+FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
+
+# Between two steps it runs, rather than waits: the cut comes at any instruction.
+PROGRAM = """\
+import revenant, select, sys
+keyboard = select.poll()
+keyboard.register(sys.stdin, select.POLLIN)
+notes = open('notes.txt', 'w')
+squares = (n * n for n in range(1000000))
+tree = {'name': 'root', 'leaves': [{'n': n, 'text': str(n) * 20} for n in range(200)]}
+def work():
+    step = 0
+    while True:
+        spins = 0
+        while spins < 500 or not keyboard.poll(0):
+            spins += 1
+        if sys.stdin.read(1) == 'q':
+            return notes.close()
+        step += 1
+        leaf = tree['leaves'][step]
+        leaf['square'] = next(squares)
+        notes.write('%d %s\\n' % (step, leaf['text']))
+        revenant.tag('step-%d' % step)
+        print('step', step, leaf['square'])
+"""
+
+
+def line(step: int) -> str:
+    """What the program prints for a step."""
+    return f"step {step} {(step - 1) ** 2}"
+
+
+def make_image(path: Path) -> None:
+    """A machine that has made its steps and goes round between two, cut off."""
+    genesis.create_image(path, genesis.BuildFiles.locate(), IMAGE_SIZE)
+    with Machine(MachineConfig(path)) as machine:
+        wait_for_prompt(machine)
+        paste(machine, PROGRAM)
+        machine.send(b"work()\r")
+        for step in range(1, STEP_COUNT + 1):
+            machine.send(b".")
+            machine.expect_exact(line(step).encode() + b"\r\n")
+
+
+def describe(store: Store, name: str) -> str:
+    """The text of NAME.toml; JSON's strings, numbers and arrays are TOML's."""
+    tags = [record.tag_text for record in store.generations() if record.tag_text]
+    facts = {
+        "name": name,
+        "made": datetime.date.today().isoformat(),
+        "format_version": store.header.version,
+        "record_version": store.root.record_version,
+        "generation": store.root.generation,
+        "generation_count": len(store.generations()),
+        "tags": tags,
+        "step_count": STEP_COUNT,
+        "next_steps": [line(STEP_COUNT + 1), line(STEP_COUNT + 2)],
+        "notes": [f"{step} {str(step) * 20}" for step in range(1, STEP_COUNT + 3)],
+    }
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in facts.items())
+
+
+def main() -> None:
+    """Make an image of this build's versions."""
+    name = sys.argv[1] if len(sys.argv) > 1 else f"format-{FORMAT_VERSION}-records-{RECORD_VERSION}"
+    packed, facts = FOLDER / f"{name}.img.xz", FOLDER / f"{name}.toml"
+    if packed.exists() or facts.exists():
+        sys.exit(f"{packed.name}: exists; images of the corpus are never made again (give another name)")
+    with tempfile.TemporaryDirectory(prefix="revenant-corpus-") as folder:
+        image = Path(folder) / "machine.img"
+        make_image(image)
+        with Store(image) as store:
+            check_store(store)
+            text = describe(store, name)
+        data = lzma.compress(image.read_bytes(), format=lzma.FORMAT_XZ, filters=FILTERS)
+    packed.write_bytes(data)
+    facts.write_text(text)
+    print(f"{packed}: {len(data)} bytes\n{text}", end="")
+
+
+if __name__ == "__main__":
+    main()
