@@ -220,6 +220,7 @@ static void programs_start(const struct options *options) {
         .entry_cycles = boot.entry_tsc,
         .relaxed = options->relaxed,
         .test_spaces = options->test_spaces,
+        .test_resident = options->test_resident,
     };
     int status = proc_resume(&env);
     if (status != 0)

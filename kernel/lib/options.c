@@ -5,7 +5,8 @@
 
 #include "lib/error.h"
 
-enum { INTERVAL_MS_DEFAULT = 100, INTERVAL_MS_MAX = 60000, TEST_SPACES_MAX = 128, RETAIN_MAX = 1024 };
+enum { INTERVAL_MS_DEFAULT = 100, INTERVAL_MS_MAX = 60000, TEST_SPACES_MAX = 128, TEST_RESIDENT_MAX = 1 << 24,
+       RETAIN_MAX = 1024 };
 
 static int is_blank(char c) { return c == ' ' || c == '\n' || c == '\t'; }
 
@@ -79,6 +80,8 @@ static int parse_word(struct options *options, const char *name, size_t name_len
         options->relaxed = (int)number;
     } else if (name_is(name, name_length, "test_spaces")) {
         status = parse_number(value, value_length, TEST_SPACES_MAX, &options->test_spaces);
+    } else if (name_is(name, name_length, "test_resident")) {
+        status = parse_number(value, value_length, TEST_RESIDENT_MAX, &options->test_resident);
     } else if (name_is(name, name_length, "log")) {
         status = parse_number(value, value_length, LOG_DEBUG, &number);
         options->log_level = (enum log_level)number;

@@ -63,5 +63,6 @@ void console_read(void *user, size_t size);        /* prepared; at most what wai
 
 /* space_test.c */
 int space_test_make(uint64_t count);
+void space_test_load(struct space *space, uint64_t page_count);
 
 #endif

@@ -26,6 +26,7 @@ struct proc_env {
     uint64_t entry_cycles;           /* TSC at the kernel's entry */
     int relaxed;                     /* output is not held */
     uint64_t test_spaces;            /* more spaces, for benchmarks of the freeze */
+    uint64_t test_resident;          /* pages below that index come in before programs go on */
 };
 
 /* 0, or a negative error after a notice: this generation is not for this kernel. */

@@ -121,6 +121,9 @@ int proc_resume(const struct proc_env *env) {
                -status);
         return status;
     }
+    for (uint32_t i = 0; i < process_slots && proc_env.test_resident != 0; i++)
+        if (spaces[i].root != 0)
+            space_test_load(&spaces[i], proc_env.test_resident);
     status = space_test_make(proc_env.test_spaces);
     if (status != 0)
         return status;

@@ -1,7 +1,8 @@
 /*
- * kernel/proc/space_test.c: more spaces than programs, for benchmarks of the freeze (option test_spaces).
+ * kernel/proc/space_test.c: more spaces than programs, for benchmarks of the freeze (option test_spaces); and all pages
+ * of a program before it goes on, for a debugger that compares them (option test_resident).
  *
- * Each has one mapped, written page. They hold no program and are in no record: they vanish at the next start.
+ * Each such space has one mapped, written page. They hold no program and are in no record: they vanish at the next start.
  * Called by: resume.c, after the programs' spaces exist. May wait for the disk (proc_env.poll).
  */
 #include "lib/error.h"
@@ -12,6 +13,16 @@
 enum { TEST_SPACE_COUNT_MAX = 128, TEST_SPACE_FIRST = 1 << 20, TEST_ADDRESS = 1 << 20 };
 
 static struct space spaces[TEST_SPACE_COUNT_MAX];
+
+/* By the faults that the program would have had. There must be memory for all of them. */
+void space_test_load(struct space *space, uint64_t page_count) {
+    pager_switch(space);
+    for (uint64_t page = 0; page < page_count; page++) {
+        const void *key;
+        while (pager_user_prepare(page << FRAME_SHIFT, FRAME_SIZE, 0, &key) == PAGER_WAIT)
+            proc_env.poll();
+    }
+}
 
 int space_test_make(uint64_t count) {
     if (count > TEST_SPACE_COUNT_MAX)

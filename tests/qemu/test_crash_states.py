@@ -1,4 +1,4 @@
-"""What a power cut could leave, recorded from real machines: each state is exactly a generation, and goes on.
+"""What a power cut could leave of running machines and of commands: each state is exactly a generation, and goes on.
 
 The small run of `revenant crashtest`, a workload for each test; `crashtest --full` tries many more. And proof
 that it can fail: recordings from which a flush was taken out, or a root came before its data.
@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from revenant.crash import command
+from revenant.crash.changes import check_log
 from revenant.crash.command import SMALL, Trial
 from revenant.crash.judge import roots_in
 from revenant.crash.log import ENTRY, FLUSH, MAGIC, SUPERBLOCK, VERSION, Entry, read_log
 from revenant.crash.record import Recording, Sighting, record
+from revenant.crash.states import Image, State
 from revenant.crash.workload import WORKLOADS
-from revenant.format import SECTOR_SIZE
+from revenant.errors import RevenantError
+from revenant.format import HEADER_BLOCK, HEADER_COPY_BLOCK, SECTOR_SIZE, SECTORS_PER_BLOCK
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -34,11 +38,50 @@ def test_every_state_is_a_generation(
     assert result.returncode == 0, result.stderr
     facts = json.loads(result.stdout)
     assert facts["failures"] == []
-    assert facts["states"] >= 150 and facts["generations"] >= 5 and facts["started"] == SMALL.starts
+    if WORKLOADS[name].change:  # the state before it and the one after it, and no other
+        assert facts["states"] >= 50 and facts["roots"] == 2 and facts["started"] > SMALL.starts
+    else:
+        assert facts["states"] >= 150 and facts["generations"] >= 5 and facts["started"] == SMALL.starts
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    """An enlarged image's recording."""
+    return record(WORKLOADS["grow"], 1, tmp_path_factory.mktemp("grow"), 0)
+
+
+def test_an_image_grows_before_its_headers_say_so(grown: Recording) -> None:
+    entries = read_log(grown.log)
+    first = next(entry for entry in entries if entry.data)
+    assert (first.sector * SECTOR_SIZE, len(first.data)) == (grown.base.stat().st_size,) * 2
+    blocks = {i: entry.sector // SECTORS_PER_BLOCK for i, entry in enumerate(entries) if not entry.flush}
+    copy, header = (next(i for i in blocks if blocks[i] == block) for block in (HEADER_COPY_BLOCK, HEADER_BLOCK))
+    assert any(entry.flush for entry in entries[copy:header]), "both headers could be torn at once"
+
+
 # --- it can fail ---
+
+
+@pytest.mark.parametrize("lost", [1, 2, -2])
+def test_what_a_command_does_behind_the_log_is_found(grown: Recording, lost: int, tmp_path: Path) -> None:
+    entries = read_log(grown.log)
+    made = Image(grown.base)
+    for entry in entries:
+        made.write(entry)
+    shutil.copy(grown.base, tmp_path / "near.img")
+    made.save(tmp_path / "near.img")
+    check_log(grown.base, tmp_path / "near.img", grown.log)
+    del entries[lost]
+    rewrite_log(tmp_path / "writes.log", entries)
+    with pytest.raises(RevenantError, match=r"without a word|makes an image of"):
+        check_log(grown.base, tmp_path / "near.img", tmp_path / "writes.log")
+
+
+def test_an_enlarged_image_that_is_still_full_is_found(grown: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "STEPS_AFTER_START", 100)
+    before = dataclasses.replace(grown, workload=dataclasses.replace(grown.workload, image_size=8 << 20))
+    assert "full, although it was enlarged" in Trial(before, SMALL).start(State(0))
 
 
 @pytest.fixture(scope="module")

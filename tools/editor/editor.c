@@ -4,6 +4,7 @@
  * Promise: one run makes one durable root, by the store's own commit (data, FLUSH, root, FLUSH), or none; who kills it
  * leaves the old state or the new one. Reads its orders on stdin (tools/editor/README.md), answers with one line on
  * stdout: "ok GENERATION SEQUENCE" or "err CODE" (kernel/lib/error.h); what the store says to people goes to stderr.
+ * With REVENANT_WRITE_LOG in the environment, whatever it does to the image is also in the file of that name.
  * Called by: tools/revenant/change.py, which holds the image's lock.
  */
 #include <errno.h>
@@ -25,7 +26,65 @@ enum { STEP_BUDGET = 64, STUCK_ROUNDS_MAX = 8, LINE_SIZE = 512 };
 static int disk_fd[1 + STORE_FAR_COUNT_MAX];
 static uint64_t io_count;
 
+/* --- the log of writes and flushes, in the format of dm-log-writes, as QEMU's blklogwrites keeps it --- */
+
+enum { LOG_FLUSH = 1, LOG_DISCARD = 4 };
+#define LOG_MAGIC 0x6a736677736872ull
+
+static FILE *log_file;
+static uint64_t log_count;
+
+/* A sector that begins with these numbers. */
+static void log_sector(const uint64_t number[4]) {
+    static uint8_t sector[SECTOR_SIZE];
+    memcpy(sector, number, 4 * sizeof *number);
+    if (fwrite(sector, sizeof sector, 1, log_file) != 1)
+        panic("the log of writes cannot be written: %s", strerror(errno));
+}
+
+/* The superblock counts the entries: those before it are all there. */
+static void log_count_write(void) {
+    if (fseek(log_file, 0, SEEK_SET) != 0)
+        panic("the log of writes is no file");
+    log_sector((const uint64_t[]){LOG_MAGIC, 1, log_count, SECTOR_SIZE});
+    if (fseek(log_file, 0, SEEK_END) != 0 || fflush(log_file) != 0)
+        panic("the log of writes cannot be written: %s", strerror(errno));
+}
+
+static void log_open(const char *path) {
+    log_file = fopen(path, "w");
+    if (log_file == NULL)
+        panic("%s: %s", path, strerror(errno));
+    log_count_write();
+}
+
+static void log_entry(uint64_t sector, uint64_t sector_count, uint64_t flags, const void *data) {
+    if (log_file == NULL)
+        return;
+    log_sector((const uint64_t[]){sector, sector_count, flags, 0});
+    if (data != NULL && fwrite(data, SECTOR_SIZE, sector_count, log_file) != sector_count)
+        panic("the log of writes cannot be written: %s", strerror(errno));
+    log_count++;
+    log_count_write();
+}
+
 /* --- the store's world below --- */
+
+static int write_block(uint64_t sector, const void *data) {
+    if (pwrite(disk_fd[0], data, BLOCK_SIZE, (off_t)(sector * SECTOR_SIZE)) != BLOCK_SIZE) {
+        fprintf(stderr, "the image cannot be written: %s\n", strerror(errno));
+        return -E_IO;
+    }
+    log_entry(sector, SECTORS_PER_BLOCK, 0, data);
+    return 0;
+}
+
+static int flush(void) {
+    if (fdatasync(disk_fd[0]) != 0)
+        return -E_IO;
+    log_entry(0, 0, LOG_FLUSH, NULL);
+    return 0;
+}
 
 static int read_pages(const struct store_io *io) {
     off_t offset = (off_t)(io->sector * SECTOR_SIZE);
@@ -36,14 +95,10 @@ static int read_pages(const struct store_io *io) {
 }
 
 static int write_pages(const struct store_io *io) {
-    off_t offset = (off_t)(io->sector * SECTOR_SIZE);
-    for (uint32_t i = 0; i < io->page_count; i++) {
-        if (pwrite(disk_fd[0], io->page[i], BLOCK_SIZE, offset + (off_t)i * BLOCK_SIZE) == BLOCK_SIZE)
-            continue;
-        fprintf(stderr, "the image cannot be written: %s\n", strerror(errno));
-        return -E_IO;
-    }
-    return 0;
+    int status = 0;
+    for (uint32_t i = 0; i < io->page_count && status == 0; i++)
+        status = write_block(io->sector + i * SECTORS_PER_BLOCK, io->page[i]);
+    return status;
 }
 
 /* Everything is done at once, so nothing is ever in flight. */
@@ -59,7 +114,7 @@ static int submit(struct store_io *io) {
         io->done(io, write_pages(io));
         break;
     case STORE_FLUSH:
-        io->done(io, fdatasync(disk_fd[0]) == 0 ? 0 : -E_IO);
+        io->done(io, flush());
         break;
     }
     return 0;
@@ -175,7 +230,8 @@ static void read_object(struct store_boot_object *object, unsigned index, size_t
 /* An empty block 0 says that the loader has to be installed: the store does that once its object is durable. */
 static int empty_boot_record(void) {
     static const uint8_t zeros[BLOCK_SIZE];
-    return pwrite(disk_fd[0], zeros, BLOCK_SIZE, 0) == BLOCK_SIZE && fdatasync(disk_fd[0]) == 0 ? 0 : -E_IO;
+    int status = write_block(0, zeros);
+    return status == 0 ? flush() : status;
 }
 
 static int installing;
@@ -239,6 +295,23 @@ static int order_boot(const char *words) {
     return installing ? empty_boot_record() : 0;
 }
 
+/* grow BLOCKS: the file, then the headers. */
+static int order_grow(const char *words) {
+    uint64_t block_count = strtoull(words, NULL, 10), before = env.disk_sectors[0];
+    uint64_t sector_count = block_count * SECTORS_PER_BLOCK;
+    if (block_count > UINT32_MAX)
+        return -E_RANGE;
+    if (sector_count > before) {
+        if (ftruncate(disk_fd[0], (off_t)(sector_count * SECTOR_SIZE)) != 0) {
+            fprintf(stderr, "the image cannot be enlarged: %s\n", strerror(errno));
+            return -E_IO;
+        }
+        log_entry(before, sector_count - before, LOG_DISCARD, NULL);
+        env.disk_sectors[0] = sector_count;
+    }
+    return store_grow(block_count);
+}
+
 /* root SEQUENCE: what follows was decided on this root record, so it must be the store's newest, too. */
 static int order_root(const char *words) {
     struct store_facts facts;
@@ -259,7 +332,7 @@ static int order(char *line) {
     if (strncmp(line, "boot ", 5) == 0)
         return order_boot(line + 5);
     if (strncmp(line, "grow ", 5) == 0)
-        return store_grow(strtoull(line + 5, NULL, 10));
+        return order_grow(line + 5);
     fprintf(stderr, "no such order: %s", line);
     return -E_INVAL;
 }
@@ -282,6 +355,9 @@ static int open_disks(int count, char **words) {
 int main(int argc, char **argv) {
     static const struct store_options options = {.record_version_max = UINT32_MAX};
     char line[LINE_SIZE];
+    const char *log_path = getenv("REVENANT_WRITE_LOG");
+    if (log_path != NULL)
+        log_open(log_path);
     int status = open_disks(argc - 1, argv + 1);
     if (status == 0)
         status = store_open(&env, &options);

@@ -106,6 +106,7 @@ class MachineConfig:
     boot: Boot = Boot.AUTO
     pidfile: Path | None = None
     test_spaces: int = 0
+    test_resident: int = 0
     log_level: int = 1
     write_log: WriteLog | None = None
     retain: Retention | None = None
@@ -121,6 +122,8 @@ class MachineConfig:
             words.append(f"retain={self.retain}")
         if self.test_spaces:
             words.append(f"test_spaces={self.test_spaces}")
+        if self.test_resident:
+            words.append(f"test_resident={self.test_resident}")
         return " ".join(words)
 
 

@@ -205,8 +205,18 @@ def fork(
         copy = Copy(record.generation, {MACHINE_PAGE: page}, header.block_count, header.spread_stride)
         copy_generation(store, scratch, copy)
         scratch.rename(out)
+        sync_folder(out.absolute().parent)
     with Store(out) as made:
         print_facts(store_facts(made), as_json)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in it durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def register(app: typer.Typer) -> None:

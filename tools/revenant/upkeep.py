@@ -7,7 +7,6 @@ change.py.
 from __future__ import annotations
 
 import io
-import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from elftools.elf.elffile import ELFFile
 
 from revenant import genesis
 from revenant.change import Commit, edit, locked
-from revenant.errors import BuildError, StoreError
+from revenant.errors import BuildError
 from revenant.format import BLOCK_SIZE, FORMAT_VERSION, KERNEL_SIZE_MAX, STORE_BLOCK_COUNT_MAX, ZERO_PAGE, StartFailures
 from revenant.images import Image, Json, parse_size
 from revenant.output import in_units, print_facts
@@ -129,10 +128,6 @@ def grow(
         if not before <= block_count <= STORE_BLOCK_COUNT_MAX:
             reason = f"it has {in_units(before * BLOCK_SIZE)}; it can only grow, up to 16 TiB"
             raise store.fault(reason, "give a larger size")
-        try:
-            os.ftruncate(fd, max(store.file_size, block_count * BLOCK_SIZE))
-        except OSError as error:
-            raise StoreError(image, error.strerror or "cannot be enlarged") from None
         orders = [f"grow {block_count}\n".encode()] if block_count > before else []
         orders += Commit(record_version=store.root.record_version).orders()
         edit(store, fd, orders)

@@ -25,21 +25,21 @@ from pexpect import ExceptionPexpect
 from revenant.check import check_store
 from revenant.crash.judge import Judge, Verdict
 from revenant.crash.log import read_log
-from revenant.crash.record import TIMEOUT_S, Recording, Steps, record
+from revenant.crash.record import TIMEOUT_S, Recording, Steps, is_full, record
 from revenant.crash.states import Image, State, enumerate_states, windows_of
 from revenant.crash.workload import WORKLOADS
 from revenant.errors import MachineError, RevenantError
-from revenant.format import Root
+from revenant.format import BLOCK_SIZE, Root
 from revenant.images import copy_image
 from revenant.machine import Machine
 from revenant.output import print_facts, say
-from revenant.qemu import Boot
+from revenant.qemu import Boot, boots_by_itself
 from revenant.store import Store, open_fars
 
 STEPS_AFTER_START = 3
 TROUBLE = (RevenantError, OSError, ExceptionPexpect, TransportError)
 """What a machine that does not do as it should makes of us."""
-SUMS = ("states", "looks", "generations", "started")
+SUMS = ("states", "looks", "roots", "generations", "started")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Result:
     writes: int = 0
     states: int = 0
     looks: int = 0
+    roots: int = 0
     generations: int = 0
     started: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -90,7 +91,7 @@ class Trial:
         self.windows = windows_of(read_log(recording.log))
         self.fars = open_fars([recording.far] if recording.far else [])
         self.judge = Judge(Image(recording.base), self.windows, self.fars, recording.sightings)
-        self.generations: set[int] = set()  # all that a state recovered to
+        self.roots: dict[bytes, int] = {}  # all that a state recovered to: hash, generation
         self.first_step: dict[bytes, int] = {}  # by root hash: the same state prints the same
         write_count = sum(len(window.writes) for window in self.windows)
         self.result = Result(recording.workload.name, len(self.windows), write_count)
@@ -98,8 +99,7 @@ class Trial:
     def run(self) -> Result:
         """Try them all."""
         states = list(enumerate_states(self.windows, self.recording.seed, self.scale.samples))
-        rng = random.Random(self.recording.seed)
-        chosen = set(rng.sample(range(len(states)), min(self.scale.starts, len(states))))
+        chosen = self.chosen(states)
         for index, state in enumerate(states):
             reason = self.look(state)
             if not reason and index in chosen:
@@ -107,14 +107,22 @@ class Trial:
             if reason:
                 self.result.failures.append(self.failure(state, reason))
         self.result.states, self.result.looks = len(states), self.judge.looks
-        self.result.generations = len(self.generations)
+        self.result.roots, self.result.generations = len(self.roots), len(set(self.roots.values()))
         return self.result
+
+    def chosen(self, states: Sequence[State]) -> set[int]:
+        """Which are started. Of a command each window is another stage, so one of each, too."""
+        rng = random.Random(self.recording.seed)
+        chosen = set(rng.sample(range(len(states)), min(self.scale.starts, len(states))))
+        if self.recording.workload.change:
+            chosen |= {i for i, state in enumerate(states) if i == 0 or states[i - 1].window < state.window}
+        return chosen
 
     def look(self, state: State) -> str:
         """Judge one without starting it; why it fails, or an empty string."""
         verdict, reason = self.judge.judge(state)
         if verdict.root:
-            self.generations.add(verdict.root.generation)
+            self.roots[verdict.root.hash] = verdict.root.generation
         return reason
 
     def failure(self, state: State, reason: str) -> Failure:
@@ -137,7 +145,10 @@ class Trial:
         verdict = self.save(state, path)
         self.result.started += 1
         try:
-            first = self.go_on(path, random.Random(str(state)).choice([Boot.PVH, Boot.MBR]), verdict.root)
+            boot, *more = self.boots(state, path)
+            first = self.go_on(path, boot, verdict.root)
+            for boot in more:
+                self.go_on(path, boot, None)
             with Store(path, self.fars) as store:
                 check_store(store)
         except TROUBLE as error:
@@ -145,16 +156,29 @@ class Trial:
         path.unlink()
         return self.unlike(verdict, first)
 
+    def boots(self, state: State, path: Path) -> list[Boot]:
+        """How to start it: either way; one after the other where the first has to install the loader."""
+        if self.recording.workload.change and not boots_by_itself(path):
+            return [Boot.PVH, Boot.MBR]
+        return [Boot.MBR if state.window % 2 else Boot.PVH]
+
     def go_on(self, path: Path, boot: Boot, root: Root | None) -> int:
         """Start from that root, see some steps, kill; the first step that was seen (0: the disk is full)."""
         with Machine(self.recording.config(path, boot=boot), TIMEOUT_S) as machine:
             steps = Steps(machine, self.recording.twin)
             steps.go_on()
-            while steps.last < steps.first + STEPS_AFTER_START and steps.see():
+            while not self.is_enough(steps, path) and steps.see():
                 pass
             if root and f"generation {root.generation} goes on" not in machine.voice:
                 raise MachineError(path, f"the machine did not go on with generation {root.generation}")
+            if root and is_full(machine) and root.block_count * BLOCK_SIZE > self.recording.workload.image_size:
+                raise MachineError(path, "full, although it was enlarged")
         return steps.first
+
+    def is_enough(self, steps: Steps, path: Path) -> bool:
+        """Some steps; and who found no loader has installed it, so that the next start can be by it."""
+        loaderless = self.recording.workload.change is not None and not boots_by_itself(path)
+        return steps.last >= steps.first + STEPS_AFTER_START and not loaderless
 
     def unlike(self, verdict: Verdict, first: int) -> str:
         """Why a first step does not fit those of the other states that were started."""

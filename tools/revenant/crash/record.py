@@ -1,4 +1,5 @@
 """Records a machine: a workload runs on it while QEMU keeps every write and flush of its near disk in a log.
+Or, with the machine off, a command that changes its image (changes.py).
 
 A recording is a folder: `base.img` (near as it was before), `writes.log`, `far.img` where there is one, and
 `recording.json`. Base and log make every state that a power cut could have left. Used by: crash/command.py.
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import pexpect
 
 from revenant import genesis
+from revenant.crash.changes import run_change
 from revenant.crash.log import logged_count
 from revenant.crash.workload import DRIVER, LINE, WORKLOADS, Twin, Workload
 from revenant.errors import MachineError, RevenantError
@@ -71,7 +73,7 @@ class Recording:
 
     @property
     def log(self) -> Path:
-        """QEMU's."""
+        """QEMU's, or the editor's."""
         return self.folder / "writes.log"
 
     @property
@@ -143,22 +145,28 @@ def is_full(machine: Machine) -> bool:
     return "near store is full" in machine.voice
 
 
-def prepare(workload: Workload, image: Path, twin: Twin) -> None:
-    """A fresh image on which the workload runs, cut off after its first steps."""
+def prepare(workload: Workload, image: Path, twin: Twin) -> int:
+    """A fresh image on which the workload runs, cut off after its first steps; the generation of the very first."""
     genesis.create_image(image, genesis.BuildFiles.locate(), workload.image_size)
     with Machine(MachineConfig(image, memory_mib=workload.memory_mib), TIMEOUT_S) as machine:
         wait_for_prompt(machine)
         output_of(machine, workload.source + DRIVER, START_TIMEOUT_S, f"the workload {workload.name}")
         machine.send(workload.call.encode() + b"\r")
         steps = Steps(machine, twin)
-        while steps.last < workload.warm_steps:
-            if not steps.see():
-                raise MachineError(image, f"full after step {steps.last}, before the recording begins")
+        first = 0
+        while steps.see():
+            first = first or steps.generation
+            if steps.last == workload.warm_steps:
+                return first
+        if workload.warm_steps:
+            raise MachineError(image, f"full after step {steps.last}, before the recording begins")
+        return first
 
 
 def record(workload: Workload, seed: int, folder: Path, entry_count: int) -> Recording:
     """Prepare, start again with a log, let it run for so many writes and flushes, cut it off."""
     twin = Twin(workload)
+    first = 0
     base = folder / "base.img"
     trust = None
     if workload.far:
@@ -169,17 +177,21 @@ def record(workload: Workload, seed: int, folder: Path, entry_count: int) -> Rec
         with base.open("wb") as file:
             file.truncate(workload.image_size)
     else:
-        prepare(workload, base, twin)
+        first = prepare(workload, base, twin)
     recording = Recording(folder, workload, seed, trust, [])
-    run_logged(recording, twin, entry_count)
+    near = folder / "near.img"
+    copy_image(base, near)
+    if workload.change:
+        run_change(workload.change, base, near, recording.log, first)
+    else:
+        run_logged(recording, near, twin, entry_count)
+    near.unlink()
     recording.save()
     return recording
 
 
-def run_logged(recording: Recording, twin: Twin, entry_count: int) -> None:
+def run_logged(recording: Recording, near: Path, twin: Twin, entry_count: int) -> None:
     """The run that is recorded."""
-    near = recording.folder / "near.img"
-    copy_image(recording.base, near)
     recording.log.write_bytes(b"")
     log = WriteLog(recording.log, recording.workload.writes_per_s)
     with Machine(recording.config(near, log), TIMEOUT_S) as machine:
@@ -189,4 +201,3 @@ def run_logged(recording: Recording, twin: Twin, entry_count: int) -> None:
             sighting = Sighting(steps.generation, logged_count(recording.log))
             recording.sightings.append(sighting)
         machine.qmp("stop")  # waits for what is in flight, and flushes: the log then counts all its entries
-    near.unlink()

@@ -50,7 +50,10 @@ def windows_of(entries: Sequence[Entry]) -> list[Window]:
 
 
 class Image:
-    """A file's blocks with others laid over them; nothing is ever written to the file."""
+    """A file's blocks with others laid over them; nothing is ever written to the file.
+
+    It grows by writes behind its end, as a file does.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,6 +79,7 @@ class Image:
     def write(self, entry: Entry, sectors: int | None = None) -> None:
         """Lay a write over it; `sectors` has a bit for each sector that arrives, None: all."""
         done = 0
+        self.size = max(self.size, (entry.sector + entry.sector_count) * SECTOR_SIZE)
         while done < entry.sector_count:
             block, first = divmod(entry.sector + done, SECTORS_PER_BLOCK)
             count = min(SECTORS_PER_BLOCK - first, entry.sector_count - done)
@@ -88,7 +92,7 @@ class Image:
         if len(data) == BLOCK_SIZE and wanted == (1 << SECTORS_PER_BLOCK) - 1:
             self.changed[block] = data
         elif wanted:
-            old = bytearray(self.read(block))
+            old = bytearray(self.read(block).ljust(BLOCK_SIZE, b"\0"))
             for index in range(len(data) // SECTOR_SIZE):
                 if wanted >> index & 1:
                     at = (first + index) * SECTOR_SIZE
@@ -107,6 +111,7 @@ class Image:
     def save(self, path: Path) -> None:
         """Lay the changed blocks over a copy of the file."""
         with path.open("r+b") as file:
+            file.truncate(self.size)
             for block, data in self.changed.items():
                 file.seek(block * BLOCK_SIZE)
                 file.write(data)

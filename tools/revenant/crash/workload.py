@@ -35,7 +35,7 @@ def drive(warm_steps, commit_each):
 
 @dataclass(frozen=True)
 class Workload:
-    """A program and the machine it runs in; it is recorded after `warm_steps`."""
+    """A program and the machine it runs in; it is recorded after `warm_steps` (0: when the disk is full)."""
 
     name: str
     program: str
@@ -48,6 +48,7 @@ class Workload:
     far: bool = False  # recorded on a blank near disk, from a far store in which it already runs
     writes_per_s: int | None = None  # that the disk takes while it is recorded
     fills: bool = False  # it runs until the disk is full
+    change: str | None = None  # not the machine is recorded, but this command after it (crash/changes.py)
 
     @property
     def source(self) -> str:
@@ -87,5 +88,8 @@ WORKLOADS = {
         Workload("heap", "big_heap", "a heap twice the memory", 1, 40, 256 * MIB, 16),
         Workload("localise", "btree", "a blank near disk over a far store", entry_count=300, far=True),
         Workload("full", "filling", "the disk gets full", 52, 0, 12 * MIB, commit_each=True, fills=True),
+        Workload("rollback", "btree", "a rollback to an early generation", 14, commit_each=True, change="rollback"),
+        Workload("grow", "filling", "a full disk is enlarged", 0, 0, 12 * MIB, fills=True, change="grow"),
+        Workload("upgrade", "generators", "another kernel and loader", change="upgrade"),
     )
 }
