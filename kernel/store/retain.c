@@ -20,7 +20,7 @@ static struct list_writer held[HELD_WRITER_COUNT];
 static struct {
     uint64_t index;             /* of the record */
     uint64_t generation;        /* of the record */
-    int keep;                   /* it is tagged, or kept for its hour or day */
+    int keep;                   /* it stays */
     struct block_ptr_disk held;
     enum walk_state state;
     struct block_ptr_disk at;   /* the list block that is being read or walked */
@@ -262,6 +262,16 @@ static int start(void) {
     return status;
 }
 
+/*
+ * A kept record stays. So does, until it is flagged dropped, one with a held list that is kept no longer: it was among
+ * the newest again (there are more of them than there were), so the durable root retains it.
+ */
+static int stays(const struct generation_disk *record) {
+    if (record->flags & GENERATION_HOLDERS)
+        return 1;
+    return ptr_present(&record->held) && !(record->flags & GENERATION_DROPPED);
+}
+
 /* Finds the next record that has left the newest ones and still has something to give back. */
 static int pick(void) {
     struct generation_disk *record;
@@ -271,10 +281,10 @@ static int pick(void) {
             return status;
         if (record->generation + store.root.retain_count > commit_generation())
             break;
-        if ((record->flags & GENERATION_HOLDERS) && !ptr_present(&record->dead))
+        if (stays(record) && !ptr_present(&record->dead))
             continue;
         walk.generation = record->generation;
-        walk.keep = (record->flags & GENERATION_HOLDERS) != 0;
+        walk.keep = stays(record);
         walk.held = record->held;
         walk_to(&record->dead);
         walk.state = WALK_DEAD;

@@ -331,6 +331,40 @@ def live(host: Host, seed: int, step_count: int) -> Life:
     return life
 
 
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_tag_goes_while_its_generation_is_among_the_newest_again(
+    start: Callable[..., Host], cut: int
+) -> None:
+    """Kept when it was old, newest again as more are retained, then untagged: its blocks go two roots later."""
+    host = start(formatted=False, seed=cut)
+    host("format 0")
+    host("set retain 0 2")
+    host("open")
+    for generation in range(2, 9):
+        host("put 16 0", generation)
+        host("tag 0", *(["kept"] if generation == 4 else []))
+        host("commit 1 0")
+    host("crash")
+    host("set retain 0 8")
+    host("open")
+    host("set untag 0 4")
+    for generation in range(9, 12):
+        host("put 16 0", generation)
+        host("commit 1 0")
+        host("set untag 0 0")
+    host("set greedy 0 1")
+    host("put 16 0 12")
+    host("commit 1", cut)
+    host("crash")
+    assert checker.check(host.image()) == []
+    host("open")
+    for value in range(13, 17):
+        host("put 16 0", value)
+        host("commit 1 0")
+        assert checker.check(host.image()) == []
+    assert len(host("history").split()) == 8
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_long_history(start: Callable[..., Host], seed: int) -> None:
     host = start(formatted=False, seed=seed)
