@@ -147,7 +147,8 @@ struct root_disk {
     uint64_t resume_list_size;
     uint32_t retain_hourly;
     uint32_t retain_daily;
-    uint8_t zero[64];
+    uint32_t retain_wanted;
+    uint8_t zero[60];
     uint8_t hash[ROOT_HASH_SIZE];
     uint8_t signature[64];
 };
@@ -205,6 +206,7 @@ FORMAT_AT(root_disk, alloc_next, 320);
 FORMAT_AT(root_disk, retain_count, 328);
 FORMAT_AT(root_disk, resume_list_size, 336);
 FORMAT_AT(root_disk, retain_hourly, 344);
+FORMAT_AT(root_disk, retain_wanted, 352);
 FORMAT_AT(root_disk, hash, 416);
 FORMAT_AT(root_disk, signature, 448);
 FORMAT_SIZE(store_entry_disk, 64);

@@ -157,8 +157,8 @@ static void take_root(const struct root_disk *root) {
     if (store.header.block_count > root->block_count) /* it has been grown */
         store.free_count += store.header.block_count - root->block_count;
     store.alloc_next = root->alloc_next;
-    store.freeable = 0;
-    store.retention = (struct store_retention){root->retain_count, root->retain_hourly, root->retain_daily};
+    store.retention = (struct store_retention){root->retain_wanted != 0 ? root->retain_wanted : root->retain_count,
+                                               root->retain_hourly, root->retain_daily};
 }
 
 /* Reads the top node of a tree, so that a root is known to lead somewhere. */
@@ -377,7 +377,7 @@ static int adopt(const struct store_options *options) {
     root.free_count = store.header.block_count - FIXED_BLOCK_COUNT;
     root.alloc_next = RING_FIRST_BLOCK;
     root.retain_count = RETAIN_COUNT_DEFAULT;
-    root.retain_hourly = root.retain_daily = 0;
+    root.retain_hourly = root.retain_daily = root.retain_wanted = 0;
     root.flags = 0;
     attach_far_disks(0);
     take_root(&root);

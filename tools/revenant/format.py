@@ -293,7 +293,8 @@ class Root(Structure):
     resume_list_size: int = at(336, "Q")
     retain_hourly: int = at(344, "I")
     retain_daily: int = at(348, "I")
-    zero: bytes = at(352, "64s")
+    retain_wanted: int = at(352, "I")
+    zero: bytes = at(356, "60s")
     hash: bytes = at(416, "32s")
     signature: bytes = at(448, "64s")
 

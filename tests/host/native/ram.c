@@ -412,7 +412,7 @@ int ram_commit(uint64_t generation, const struct change *change, unsigned count)
         if (idle_rounds > IDLE_ROUNDS_MAX)
             return -E_AGAIN;
     }
-    if (result == -E_NOSPACE)
+    if (result == -E_NOSPACE && store.broken)
         fail("a commit that had begun finds no space");
     if (result == 0 && staged.written != count)
         fail("a commit wrote %u of %u pages", staged.written, count);
