@@ -368,7 +368,7 @@ def test_a_tag_goes_while_its_generation_is_among_the_newest_again(
         host("commit 1 0")
         host("set untag 0 0")
     host("set greedy 0 1")
-    host("put 16 0 12")
+    host("puts 17 0 12 40")
     host("commit 1", cut)
     host("crash")
     assert checker.check(host.image()) == []
