@@ -59,9 +59,11 @@ static int tag_given(void) {
     int status = retain_find(request->tag_generation, &index);
     if (status == 0)
         status = retain_record(index, 1, &record);
-    if (status == 0)
-        tag_set(record, request->tag);
-    return status;
+    if (status != 0)
+        return status;
+    record->flags &= ~(uint32_t)GENERATION_AUTOMATIC; /* by name now */
+    tag_set(record, request->tag);
+    return 0;
 }
 
 void tag_set(struct generation_disk *record, const char *tag) {

@@ -121,7 +121,8 @@ static void walk_record(const struct generation_disk *record) {
     if (due > walk.first_generation && due + walk.root->retain_count > newest + 1 && due != walk.last_generation + 1)
         fail("generation %lu is not retained", (unsigned long)due - 1);
     walk.last_generation = record->generation;
-    walk_directory(&record->tree, record->tree_height, 0, OWNER_TREE, NULL);
+    if (!(record->flags & GENERATION_DROPPED)) /* else the next commit may take its blocks */
+        walk_directory(&record->tree, record->tree_height, 0, OWNER_TREE, NULL);
     walk_list(record->dead, record->dead_count);
     walk_list(record->held, record->held_count);
 }
