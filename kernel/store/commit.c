@@ -78,7 +78,7 @@ static uint64_t worst_case(const struct retain_survey *survey, int has_shares) {
     sum += bitmap + nodes_bound(bitmap, 1, bitmap, 0) + table + table / NODE_FANOUT + 1 + meta_dirty_count();
     sum += survey->leaving + survey->entry_count / LIST_ENTRY_COUNT_MAX; /* held lists */
     uint64_t clone_deaths = clone_pending() ? store.header.block_count - store.free_count : 0;
-    return sum + (sum + list_dead.count + clone_deaths) / LIST_ENTRY_COUNT_MAX + 1 + replace_bound();
+    return sum + (sum + list_dead.count + clone_deaths) / LIST_ENTRY_COUNT_MAX + 1 + BOOT_OBJECT_COUNT + replace_bound();
 }
 
 /* Left free by a commit with pages, so that some roots that give generations up can follow. */
@@ -168,6 +168,7 @@ static int begin(void) {
         return status;
     retain_begin();
     clone_begin();
+    boot_commit_begin();
     write_begin(commit.request);
     return PHASE_DONE;
 }
@@ -388,6 +389,7 @@ static void fill_root(struct root_disk *root) {
     root->kernel_size = store.boot_size[BOOT_KERNEL];
     root->loader_size = store.boot_size[BOOT_LOADER];
     root->stores = store.boot[BOOT_STORES];
+    root->stores_copy = store.boot[BOOT_STORES_COPY];
     root->block_count = store.header.block_count;
     root->free_count = store.free_count;
     root->alloc_next = store.alloc_next;

@@ -148,7 +148,8 @@ struct root_disk {
     uint32_t retain_hourly;
     uint32_t retain_daily;
     uint32_t retain_wanted;
-    uint8_t zero[60];
+    uint8_t zero[28];
+    struct block_ptr_disk stores_copy;
     uint8_t hash[ROOT_HASH_SIZE];
     uint8_t signature[64];
 };
@@ -207,6 +208,7 @@ FORMAT_AT(root_disk, retain_count, 328);
 FORMAT_AT(root_disk, resume_list_size, 336);
 FORMAT_AT(root_disk, retain_hourly, 344);
 FORMAT_AT(root_disk, retain_wanted, 352);
+FORMAT_AT(root_disk, stores_copy, 384);
 FORMAT_AT(root_disk, hash, 416);
 FORMAT_AT(root_disk, signature, 448);
 FORMAT_SIZE(store_entry_disk, 64);

@@ -63,7 +63,7 @@ struct retain_limits {
     uint64_t newest, hourly, daily, automatic;
 };
 
-enum boot_object { BOOT_KERNEL, BOOT_LOADER, BOOT_RESUME, BOOT_STORES, BOOT_OBJECT_COUNT };
+enum boot_object { BOOT_KERNEL, BOOT_LOADER, BOOT_RESUME, BOOT_STORES, BOOT_STORES_COPY, BOOT_OBJECT_COUNT };
 
 struct store {
     const struct store_env *env;
@@ -76,7 +76,7 @@ struct store {
     struct block_ptr_disk boot[BOOT_OBJECT_COUNT];
     uint32_t boot_size[BOOT_LOADER + 1]; /* of kernel and loader, as the root record says it */
     struct store_entry_disk far[STORE_ENTRY_COUNT_MAX]; /* the table of stores: store number n is far[n - 1] */
-    int far_changed;        /* the table is not on the disk yet */
+    int far_changed;        /* the table is not on the disk yet, twice */
     uint8_t disk_id[1 + STORE_FAR_COUNT_MAX][STORE_ID_SIZE];
     uint64_t disk_failed_ns[1 + STORE_FAR_COUNT_MAX]; /* 0: healthy */
     uint64_t free_count, alloc_next;
@@ -227,6 +227,7 @@ void clone_init(void);
 
 /* boot.c */
 int boot_step_commit(void); /* in a commit: 2: done */
+void boot_commit_begin(void);
 int boot_step_idle(void);
 uint64_t boot_retry_ns(void);
 int boot_ready(void);       /* a commit would make near more independent */

@@ -294,7 +294,8 @@ class Root(Structure):
     retain_hourly: int = at(344, "I")
     retain_daily: int = at(348, "I")
     retain_wanted: int = at(352, "I")
-    zero: bytes = at(356, "60s")
+    zero: bytes = at(356, "28s")
+    stores_copy: Pointer = at(384, Pointer)
     hash: bytes = at(416, "32s")
     signature: bytes = at(448, "64s")
 

@@ -176,8 +176,9 @@ void reach_collect(const struct root_disk *root, uint64_t first, struct reach *r
     walk_directory(&root->tree, root->tree_height, 0, OWNER_TREE, newest_leaf);
     walk.newest = 0;
     walk_directory(&root->meta, root->meta_height, 0, OWNER_META, meta_leaf);
-    const struct block_ptr_disk *object[] = {&root->kernel, &root->loader, &root->resume, &root->stores};
-    for (unsigned i = 0; i < 4; i++)
+    const struct block_ptr_disk *object[] = {&root->kernel, &root->loader, &root->resume, &root->stores,
+                                             &root->stores_copy};
+    for (unsigned i = 0; i < 5; i++)
         walk_space(object[i], ptr_level(object[i]), 0, 0, OWNER_BOOT, NULL);
     if (walk.last_generation != 0 && walk.last_generation != root->generation)
         fail("the newest record is %lu, the root's generation %lu", (unsigned long)walk.last_generation,
