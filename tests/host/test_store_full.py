@@ -1,6 +1,6 @@
-"""Near full: old generations are given up by themselves, in FORMAT.md's order, and tags by name never; then commits end.
+"""Near full: old generations are given up by themselves, in FORMAT.md's order; tags by name never; then commits end.
 
-A store of 2048 blocks, with tags and generations kept for their hour and day, is filled to the last commit that it takes.
+A store of 2048 blocks, with generations kept for every reason, is filled to the last commit that it takes.
 """
 
 from __future__ import annotations
