@@ -73,13 +73,27 @@ static void frozen_written(struct store_commit *c, struct store_commit_page *pag
     pager.hooks->wake(&pager_memory_key);
 }
 
+/* The store keeps what it has, this epoch stays frozen, and whoever dirties more waits. */
+static void near_full(const struct store_commit *c) {
+    frozen_waiting = c->generation > pager.durable;
+    if (retry_ns == 0)
+        notice("near store is full: nothing is lost, but programs wait; "
+               "stop the machine and let `revenant grow` enlarge it");
+    retry_ns = pager.hooks->now_ns() + FULL_RETRY_NS;
+}
+
 static void commit_done(struct store_commit *c, int status) {
+    if (status == -E_NOSPACE) {
+        near_full(c);
+        return;
+    }
     if (status != 0)
         panic("near store: generation %llu cannot be written (error %d); "
               "it goes on from generation %llu at the next start",
               (unsigned long long)c->generation, -status, (unsigned long long)pager.durable);
     if (c->tag != NULL)
         tag[0] = 0;
+    retry_ns = 0; /* the next time that it is full is told again */
     pager.commit_count++;
     pager.commit_ns_last = pager.hooks->now_ns() - freeze_ns;
     trace("durable", c->generation, c->page_count);
@@ -92,17 +106,8 @@ static void commit_done(struct store_commit *c, int status) {
 /* --- freeze --- */
 
 static void commit_start(void) {
-    int status = store_commit_start(&commit);
-    frozen_waiting = status != 0;
-    if (status == 0) {
-        retry_ns = 0; /* the next time that it is full is told again */
-        return;
-    }
-    check(status == -E_NOSPACE);
-    if (retry_ns == 0)
-        notice("near store is full: nothing is lost, but programs wait; "
-               "stop the machine and let `revenant grow` enlarge it");
-    retry_ns = pager.hooks->now_ns() + FULL_RETRY_NS;
+    frozen_waiting = 0;
+    check(store_commit_start(&commit) == 0);
 }
 
 static void freeze(void) {
@@ -138,7 +143,6 @@ static void commit_copies(void) {
                                    .mono_ns = store_mono_ns(), .record_version = RECORD_VERSION,
                                    .next = frozen_next, .written = frozen_written, .done = commit_done};
     commit_start();
-    frozen_waiting = 0;
 }
 
 void pager_want_commit(void) {

@@ -38,6 +38,7 @@ static struct {
     int waiting, status;
     uint64_t retry_ns;
     uint64_t node_block;     /* of the node being built by a commit */
+    unsigned table_count;    /* tables of stores that the running commit has written, of two */
 } boot;
 
 void boot_init(int installed) {
@@ -228,10 +229,12 @@ int boot_step_idle(void) {
 
 /* --- in a commit --- */
 
+void boot_commit_begin(void) { boot.table_count = 0; }
+
 static int release_old(enum boot_object object) { return life_release(&store.boot[object], TREE_META, 0, NULL); }
 
-/* Writes the table of stores. */
-static int write_table(void) {
+/* Writes the table of stores, or its copy. */
+static int write_table(enum boot_object object) {
     uint64_t block;
     if (!write_room())
         return -E_AGAIN;
@@ -240,14 +243,14 @@ static int write_table(void) {
         return -E_NOMEM;
     int status = alloc_block(&block);
     if (status == 0)
-        status = release_old(BOOT_STORES);
+        status = release_old(object);
     if (status != 0) {
         store.env->page_free(page);
         return status;
     }
     memcpy(page, store.far, BLOCK_SIZE);
-    store.boot[BOOT_STORES] = pointer_make(block, 0, commit_generation(), page);
-    store.far_changed = 0;
+    store.boot[object] = pointer_make(block, 0, commit_generation(), page);
+    boot.table_count++;
     write_page(block, page, WRITE_FREE, NULL);
     return 1;
 }
@@ -311,8 +314,8 @@ static int take_over(void) {
 
 /* 2: no boot object has to be written (any more). One that replaces those that are taken over comes after them. */
 int boot_step_commit(void) {
-    if (store.far_changed)
-        return write_table();
+    if (store.far_changed && boot.table_count < 2)
+        return write_table(boot.table_count == 0 ? BOOT_STORES : BOOT_STORES_COPY);
     if (boot.state == STATE_READY && !boot.waiting)
         return take_over();
     return replace_step();

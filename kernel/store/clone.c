@@ -2,7 +2,7 @@
  * kernel/store/clone.c: clones and drops of whole spaces: queued, then applied at the start of the next new generation.
  *
  * Promise: a clone costs one pointer and one count; a drop takes its subtree down to what others share. A drop that
- * finds a damaged node leaves what is below it allocated, and says so.
+ * finds a damaged node leaves what is below it allocated, and says so; one that leads to itself ends.
  * Called by: pager (queueing), commit.c (applying, before the pages of that commit), tree.c (lookups of spaces still
  * queued).
  */
@@ -25,6 +25,7 @@ static struct operation queued[OPERATION_COUNT_MAX];
 static unsigned queued_count, applying_count; /* those queued before the running commit */
 static struct descent stack[SPACE_HEIGHT_MAX + 1];
 static unsigned depth;
+static uint64_t visit_bound; /* blocks that the drop at hand may still meet: a tree has no more than are taken */
 static struct block_ptr_disk leaving; /* the pointer that leaves the tree now; its node is being read when present */
 static struct store_fetch fetch;
 static int reading, loaded, fetch_status;
@@ -87,6 +88,16 @@ static int load_leaving(void) {
     return -E_AGAIN;
 }
 
+/* Only what somebody has crafted meets more blocks than there are. */
+static void abandon_drop(void) {
+    store_notice("a dropped space has more blocks than near: its tree is damaged, what is left of it stays taken");
+    while (depth > 0) {
+        store.env->page_free(stack[--depth].page);
+        stack[depth].page = NULL;
+    }
+    memset(&leaving, 0, sizeof leaving);
+}
+
 /* Takes the pointer `leaving` out: one count less, or the block's death and, for a node, the way down. */
 static int leave(void) {
     uint32_t count = 0;
@@ -106,12 +117,15 @@ static int leave(void) {
         stack[depth++].index = 0;
     }
     loaded = 0;
+    visit_bound--;
     memset(&leaving, 0, sizeof leaving);
     return 0;
 }
 
 /* One step of taking a subtree down. 2: nothing is left. */
 static int descend(void) {
+    if (ptr_present(&leaving) && visit_bound == 0)
+        abandon_drop();
     if (ptr_present(&leaving))
         return leave();
     if (depth == 0)
@@ -139,6 +153,7 @@ static int begin_drop(uint64_t space) {
         return status;
     if (pointer_is_near(slot) && ptr_level(slot) <= SPACE_HEIGHT_MAX && pointer_check(slot, ptr_level(slot)) == 0)
         leaving = *slot;
+    visit_bound = store.header.block_count - store.free_count;
     memset(slot, 0, sizeof *slot);
     cache_forget_space(TREE_MAIN, space);
     return 0;

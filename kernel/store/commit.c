@@ -20,7 +20,8 @@ struct pending {
 
 static struct {
     struct store_commit *request;
-    int running, draining;
+    struct store_commit *after; /* which waits until `request`, a root that gives old generations up, is durable */
+    int running;
     unsigned phase;
     int status;
     uint64_t retry_ns;
@@ -60,16 +61,83 @@ static uint64_t meta_dirty_count(void) {
     return count;
 }
 
-static uint64_t worst_case(uint64_t page_count) {
-    uint64_t blocks = store.header.block_count;
-    uint64_t sum = page_count + nodes_bound(page_count, store.space_bound + 1, store.page_bound, store.height_bound);
+static int makes_generation(void) { return commit.request->generation != store.root.generation; }
+
+static uint64_t worst_case_main(int has_shares) {
+    uint64_t pages = commit.request->page_count, share_pages = store.header.block_count / COUNTS_PER_PAGE + 1;
+    uint64_t sum = pages + nodes_bound(pages, store.space_bound + 1, store.page_bound, store.height_bound);
+    if (clone_pending() || has_shares)
+        sum += share_pages + nodes_bound(share_pages, 1, share_pages, 0);
+    return sum;
+}
+
+static uint64_t worst_case(const struct retain_survey *survey, int has_shares) {
+    uint64_t bitmap = store.header.block_count / BITS_PER_PAGE + 1;
+    uint64_t table = survey->record_count / RECORDS_PER_TABLE_PAGE + 2;
+    uint64_t sum = makes_generation() ? worst_case_main(has_shares) : 0;
+    sum += bitmap + nodes_bound(bitmap, 1, bitmap, 0) + table + table / NODE_FANOUT + 1 + meta_dirty_count();
+    sum += survey->leaving + survey->entry_count / LIST_ENTRY_COUNT_MAX; /* held lists */
+    uint64_t clone_deaths = clone_pending() ? store.header.block_count - store.free_count : 0;
+    return sum + (sum + list_dead.count + clone_deaths) / LIST_ENTRY_COUNT_MAX + 1 + BOOT_OBJECT_COUNT + replace_bound();
+}
+
+/* Left free by a commit with pages, so that some roots that give generations up can follow. */
+static uint64_t spare_count(void) {
+    return makes_generation() ? SPARE_BLOCK_COUNT + 4 * (store.header.block_count / BITS_PER_PAGE) : 0;
+}
+
+/* --- room: where it lacks, roots that give old generations up come first --- */
+
+static int no_page(struct store_commit *request, struct store_commit_page *page) {
+    (void)request;
+    (void)page;
+    return 0;
+}
+
+static void enter(struct store_commit *request, struct store_commit *after) {
+    struct root_disk *root = commit.root;
+    memset(&commit, 0, sizeof commit);
+    list_init(&commit.writing);
+    commit.root = root;
+    commit.request = request;
+    commit.after = after;
+    commit.running = 1;
+    tag_limits_set();
+}
+
+/* Nothing was changed: the same commit may be started again. */
+static int refuse(void) {
+    struct store_commit *request = commit.after != NULL ? commit.after : commit.request;
+    commit.running = 0;
+    request->done(request, -E_NOSPACE);
+    return 1;
+}
+
+/* A root without pages frees what an earlier one gave up, or gives up more; then the request at hand is tried again. */
+static int relieve(void) {
+    static struct store_commit relief;
+    const struct root_disk *root = &store.root;
+    struct retain_survey survey;
+    if (commit.after != NULL)
+        return refuse();
+    relief = (struct store_commit){.generation = root->generation, .wall_ns = root->wall_ns, .mono_ns = root->mono_ns,
+                                   .record_version = root->record_version, .next = no_page};
+    enter(&relief, commit.request);
+    int status = retain_survey(root->generation, &survey);
+    check(status == 0); /* the table has just been read */
+    return survey.leaving == 0 && !tag_limits_lower(&survey) ? refuse() : 1;
+}
+
+static int room(void) {
+    struct retain_survey survey;
     struct block_ptr_disk shares;
-    if (clone_pending() || tree_space_pointer(TREE_MAIN, SPACE_SHARES, &shares) != 0 || ptr_present(&shares))
-        sum += blocks / COUNTS_PER_PAGE + 1 + nodes_bound(blocks / COUNTS_PER_PAGE + 1, 1, blocks / COUNTS_PER_PAGE, 0);
-    uint64_t bitmap = blocks / BITS_PER_PAGE + 1;
-    sum += bitmap + nodes_bound(bitmap, 1, bitmap, 0) + meta_dirty_count();
-    uint64_t deaths = sum + list_dead.count + (clone_pending() ? blocks - store.free_count : 0);
-    return sum + deaths / LIST_ENTRY_COUNT_MAX + store.list_bound + replace_bound() + SPARE_BLOCK_COUNT;
+    int status = tree_space_pointer(TREE_MAIN, SPACE_SHARES, &shares);
+    if (status == 0)
+        status = retain_survey(commit.request->generation, &survey);
+    if (status != 0)
+        return status;
+    uint64_t needed = worst_case(&survey, ptr_present(&shares)) + spare_count();
+    return needed > store.free_count + survey.freeable ? relieve() : PHASE_DONE;
 }
 
 int store_commit_start(struct store_commit *request) {
@@ -83,18 +151,7 @@ int store_commit_start(struct store_commit *request) {
     if (request->generation != generation + 1 && (request->generation != generation || request->page_count != 0))
         return -E_INVAL;
     store.operation++;
-    /* A root without pages may use what is kept for it. */
-    uint64_t spare = request->generation == generation ? SPARE_BLOCK_COUNT : 0;
-    if (worst_case(request->page_count) > store.free_count + store.freeable + spare)
-        return -E_NOSPACE;
-    struct list_node writing = {0};
-    struct root_disk *root = commit.root;
-    memset(&commit, 0, sizeof commit);
-    commit.writing = writing;
-    list_init(&commit.writing);
-    commit.root = root;
-    commit.request = request;
-    commit.running = 1;
+    enter(request, NULL);
     return 0;
 }
 
@@ -103,11 +160,15 @@ int store_commit_start(struct store_commit *request) {
 static int begin(void) {
     if (commit.root == NULL && (commit.root = cache_page_alloc()) == NULL)
         return -E_NOMEM;
-    int status = retain_dead_head();
+    int status = room();
+    if (status != PHASE_DONE)
+        return status;
+    status = retain_dead_head();
     if (status != 0)
         return status;
     retain_begin();
     clone_begin();
+    boot_commit_begin();
     write_begin(commit.request);
     return PHASE_DONE;
 }
@@ -328,10 +389,12 @@ static void fill_root(struct root_disk *root) {
     root->kernel_size = store.boot_size[BOOT_KERNEL];
     root->loader_size = store.boot_size[BOOT_LOADER];
     root->stores = store.boot[BOOT_STORES];
+    root->stores_copy = store.boot[BOOT_STORES_COPY];
     root->block_count = store.header.block_count;
     root->free_count = store.free_count;
     root->alloc_next = store.alloc_next;
-    root->retain_count = store.retention.count;
+    root->retain_count = (uint32_t)store.limit.newest;
+    root->retain_wanted = store.retention.count;
     root->retain_hourly = store.retention.hourly;
     root->retain_daily = store.retention.daily;
     if (request->failures != NULL)
@@ -348,7 +411,7 @@ static int write_root(void) {
 }
 
 static int finish(void) {
-    struct store_commit *request = commit.request;
+    struct store_commit *request = commit.request, *after = commit.after;
     struct list_node *link;
     store.root = *commit.root;
     store.sequence_max = store.root.sequence;
@@ -357,10 +420,11 @@ static int finish(void) {
     check(list_dead.first == NULL);
     list_dead.count = 0;
     store.frozen = store.draining = store.unsaved = store.far_changed = 0;
-    store.freeable = retain_freeable();
-    store.list_bound = retain_list_bound();
     commit.running = 0;
-    request->done(request, 0);
+    if (after != NULL)
+        enter(after, NULL);
+    else
+        request->done(request, 0);
     return 1;
 }
 
@@ -378,8 +442,9 @@ static int fail(int status) {
     write_push();
     if (write_in_flight() != 0)
         return 0;
+    struct store_commit *request = commit.after != NULL ? commit.after : commit.request;
     commit.running = 0;
-    commit.request->done(commit.request, status);
+    request->done(request, status);
     return 0;
 }
 

@@ -11,7 +11,6 @@
 
 enum {
     COPY_COUNT = 256,     /* what far can bring while a commit holds the meta tree */
-    COPY_SPACE_SHARE = 8, /* copies leave one eighth of near alone */
 };
 enum copy_state { COPY_NONE, COPY_QUEUED, COPY_WRITING, COPY_WRITTEN, COPY_FAILED, COPY_BAD };
 
@@ -75,7 +74,7 @@ static void begin(struct copy *copy, enum copy_state state) {
 /* A verified far page has come: keeps a copy of it, if that is cheap now. */
 void copy_offer(const struct block_ptr_disk *pointer, const void *page) {
     struct copy *copy = slot_for(ptr_store(pointer), ptr_block(pointer));
-    if (copy == NULL || store.broken || store.free_count < store.header.block_count / COPY_SPACE_SHARE)
+    if (copy == NULL || store.broken || store.free_count < store.header.block_count / ROOM_SHARE)
         return;
     copy->page = store.env->page_alloc(0);
     if (copy->page == NULL)

@@ -25,7 +25,8 @@ enum {
     RECORDS_PER_TABLE_PAGE = BLOCK_SIZE / 256,
     HOLDER_COUNT_MAX = 1024, /* generations kept although they are not among the newest */
     HASH_GROUP_COUNT = 4,
-    SPARE_BLOCK_COUNT = 64, /* kept free for roots without pages */
+    SPARE_BLOCK_COUNT = 64, /* kept free for roots without pages, which give old generations up */
+    ROOM_SHARE = 8,         /* what only is good to have leaves one eighth of near free */
 };
 
 struct node_key {
@@ -57,11 +58,17 @@ struct tree {
     unsigned height;            /* of the directory */
 };
 
-enum boot_object { BOOT_KERNEL, BOOT_LOADER, BOOT_RESUME, BOOT_STORES, BOOT_OBJECT_COUNT };
+/* How many generations of each kind the next root retains. */
+struct retain_limits {
+    uint64_t newest, hourly, daily, automatic;
+};
+
+enum boot_object { BOOT_KERNEL, BOOT_LOADER, BOOT_RESUME, BOOT_STORES, BOOT_STORES_COPY, BOOT_OBJECT_COUNT };
 
 struct store {
     const struct store_env *env;
-    struct store_retention retention; /* of the next root */
+    struct store_retention retention; /* as it is wanted */
+    struct retain_limits limit;       /* of the running commit */
     struct header_disk header;
     struct root_disk root;  /* the newest durable root */
     uint64_t sequence_max;  /* of all root records seen */
@@ -69,15 +76,13 @@ struct store {
     struct block_ptr_disk boot[BOOT_OBJECT_COUNT];
     uint32_t boot_size[BOOT_LOADER + 1]; /* of kernel and loader, as the root record says it */
     struct store_entry_disk far[STORE_ENTRY_COUNT_MAX]; /* the table of stores: store number n is far[n - 1] */
-    int far_changed;        /* the table is not on the disk yet */
+    int far_changed;        /* the table is not on the disk yet, twice */
     uint8_t disk_id[1 + STORE_FAR_COUNT_MAX][STORE_ID_SIZE];
     uint64_t disk_failed_ns[1 + STORE_FAR_COUNT_MAX]; /* 0: healthy */
     uint64_t free_count, alloc_next;
     uint64_t operation;
     uint64_t space_bound, page_bound; /* the largest that were asked for: they bound the nodes of a commit, as does */
     unsigned height_bound;            /* the greatest height of a space that was met */
-    uint64_t freeable;      /* blocks that the next commit frees before it needs any */
-    uint64_t list_bound;    /* blocks that it may need for held lists */
     const void *wait_key;   /* set with -E_AGAIN: what it waits for, if that is a node */
     int urgent;             /* allocations may use the commit reserve */
     int draining;           /* the commit waits for the copies that it found: no other is started */
@@ -165,8 +170,15 @@ int retain_step(void);      /* 2: done */
 int retain_dead_head(void);
 int retain_append(const struct generation_disk *record);
 int retain_finish(const struct list_writer *dead);
-uint64_t retain_freeable(void);
-uint64_t retain_list_bound(void);
+/* What there is to retain, and what a root of a generation gives back. */
+struct retain_survey {
+    uint64_t record_count;
+    uint64_t newest, hourly, daily, automatic; /* records of each kind */
+    uint64_t leaving;                          /* whose lists are worked off */
+    uint64_t entry_count;                      /* on those lists */
+    uint64_t freeable;                         /* blocks that are free before it needs any, for certain */
+};
+int retain_survey(uint64_t generation, struct retain_survey *survey);
 int retain_scan(uint64_t *count);
 void retain_forget(void);
 void retain_init(void);
@@ -175,6 +187,8 @@ void retain_init(void);
 enum { GENERATION_HOLDERS = GENERATION_TAGGED | GENERATION_HOURLY | GENERATION_DAILY };
 void tag_set(struct generation_disk *record, const char *tag);
 int tag_keep(void);    /* in a commit, before retention: what is kept from now on */
+int tag_limits_lower(const struct retain_survey *survey); /* 0: there is nothing that could go */
+void tag_limits_set(void);  /* what the commit that begins retains */
 int tag_let_go(void);  /* after it: what is kept no longer; freed by the next commit */
 
 /* write.c: the commit's writes */
@@ -213,6 +227,7 @@ void clone_init(void);
 
 /* boot.c */
 int boot_step_commit(void); /* in a commit: 2: done */
+void boot_commit_begin(void);
 int boot_step_idle(void);
 uint64_t boot_retry_ns(void);
 int boot_ready(void);       /* a commit would make near more independent */

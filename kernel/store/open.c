@@ -168,12 +168,13 @@ static void take_root(const struct root_disk *root) {
     store.boot_size[BOOT_KERNEL] = root->kernel_size;
     store.boot_size[BOOT_LOADER] = root->loader_size;
     store.boot[BOOT_STORES] = root->stores;
+    store.boot[BOOT_STORES_COPY] = root->stores_copy;
     store.free_count = root->free_count;
     if (store.header.block_count > root->block_count) /* it has been grown */
         store.free_count += store.header.block_count - root->block_count;
     store.alloc_next = root->alloc_next;
-    store.freeable = 0;
-    store.retention = (struct store_retention){root->retain_count, root->retain_hourly, root->retain_daily};
+    store.retention = (struct store_retention){root->retain_wanted != 0 ? root->retain_wanted : root->retain_count,
+                                               root->retain_hourly, root->retain_daily};
 }
 
 /* Reads the top node of a tree, so that a root is known to lead somewhere. */
@@ -192,8 +193,7 @@ static int verify_top(enum tree_id tree) {
     }
 }
 
-/* Reads a table of stores from a disk. */
-static int read_table(unsigned disk, const struct block_ptr_disk *pointer, struct store_entry_disk *table) {
+static int read_table_at(unsigned disk, const struct block_ptr_disk *pointer, struct store_entry_disk *table) {
     if (!ptr_present(pointer))
         return 0;
     struct store_entry_disk *page = store.env->page_alloc(0);
@@ -206,6 +206,19 @@ static int read_table(unsigned disk, const struct block_ptr_disk *pointer, struc
         memcpy(table, page, BLOCK_SIZE);
     store.env->page_free(page);
     return status;
+}
+
+/* Reads a table of stores from a disk, or its copy. One that lacks its copy, or is damaged, is written anew. */
+static int read_table(unsigned disk, const struct root_disk *root, struct store_entry_disk *table) {
+    int status = read_table_at(disk, &root->stores, table);
+    int has_copy = ptr_present(&root->stores_copy);
+    store.far_changed = ptr_present(&root->stores) && (status != 0 || !has_copy);
+    if (status == 0 || ptr_store(&root->stores) != 0 || !has_copy)
+        return status;
+    if (read_table_at(disk, &root->stores_copy, table) != 0)
+        return status;
+    store_notice("%s: its table of stores is damaged: the copy is taken", disk == 0 ? "near" : "far1");
+    return 0;
 }
 
 /* Reads the identities of the far disks, and says which of them no table entry knows. */
@@ -244,7 +257,7 @@ static int choose_root(const struct store_options *options) {
             return -E_VERSION;
         }
         memset(store.far, 0, sizeof store.far);
-        int status = read_table(0, &root[i].stores, store.far);
+        int status = read_table(0, &root[i], store.far);
         if (status == 0) {
             attach_far_disks(1);
             take_root(&root[i]);
@@ -355,7 +368,7 @@ static int adopt_table(const struct root_disk *far_root) {
     struct store_entry_disk *own = &store.far[0];
     static struct store_entry_disk table[STORE_ENTRY_COUNT_MAX];
     memset(table, 0, sizeof table);
-    int status = read_table(1, &far_root->stores, table);
+    int status = read_table(1, far_root, table);
     if (status != 0)
         return status;
     memset(store.far, 0, sizeof store.far);
@@ -386,6 +399,7 @@ static int adopt(const struct store_options *options) {
     memset(&root.meta, 0, sizeof root.meta);
     memset(&root.stores, 0, sizeof root.stores);
     memset(&root.failures, 0, sizeof root.failures);
+    memset(&root.stores_copy, 0, sizeof root.stores_copy);
     memset(root.hash, 0, sizeof root.hash);
     root.meta_height = 0;
     root.sequence = 0;
@@ -393,7 +407,7 @@ static int adopt(const struct store_options *options) {
     root.free_count = store.header.block_count - FIXED_BLOCK_COUNT;
     root.alloc_next = RING_FIRST_BLOCK;
     root.retain_count = RETAIN_COUNT_DEFAULT;
-    root.retain_hourly = root.retain_daily = 0;
+    root.retain_hourly = root.retain_daily = root.retain_wanted = 0;
     root.flags = 0;
     attach_far_disks(0);
     take_root(&root);

@@ -20,7 +20,7 @@ static struct list_writer held[HELD_WRITER_COUNT];
 static struct {
     uint64_t index;             /* of the record */
     uint64_t generation;        /* of the record */
-    int keep;                   /* it is tagged, or kept for its hour or day */
+    int keep;                   /* it stays */
     struct block_ptr_disk held;
     enum walk_state state;
     struct block_ptr_disk at;   /* the list block that is being read or walked */
@@ -262,19 +262,38 @@ static int start(void) {
     return status;
 }
 
-/* Finds the next record that has left the newest ones and still has something to give back. */
+/*
+ * A kept record stays. So does, until it is flagged dropped, one with a held list that is kept no longer: it was among
+ * the newest again (there are more of them than there were), so the durable root retains it.
+ */
+static int stays(const struct generation_disk *record) {
+    if (record->flags & GENERATION_HOLDERS)
+        return 1;
+    return ptr_present(&record->held) && !(record->flags & GENERATION_DROPPED);
+}
+
+/* Retained neither by the durable root nor, among the newest, by the next one. */
+static int is_past(const struct generation_disk *record, uint64_t generation) {
+    uint64_t durable = store.root.retain_count, next = store.limit.newest;
+    return record->generation + (durable > next ? durable : next) <= generation;
+}
+
+/* It has left the newest ones and still has something to give back. */
+static int is_leaving(const struct generation_disk *record, uint64_t generation) {
+    return is_past(record, generation) && !(stays(record) && !ptr_present(&record->dead));
+}
+
+/* Finds the next record whose lists are worked off. */
 static int pick(void) {
     struct generation_disk *record;
     for (; walk.index < record_count; walk.index++) {
         int status = retain_record(walk.index, 0, &record);
         if (status != 0)
             return status;
-        if (record->generation + store.root.retain_count > commit_generation())
-            break;
-        if ((record->flags & GENERATION_HOLDERS) && !ptr_present(&record->dead))
+        if (!is_leaving(record, commit_generation()))
             continue;
         walk.generation = record->generation;
-        walk.keep = (record->flags & GENERATION_HOLDERS) != 0;
+        walk.keep = stays(record);
         walk.held = record->held;
         walk_to(&record->dead);
         walk.state = WALK_DEAD;
@@ -442,20 +461,27 @@ int store_history(uint64_t after, struct generation_disk *out, unsigned count, c
     return status == 0 ? (int)found : status;
 }
 
-/* Blocks that held lists may need when all that is on lists moves to them. */
-uint64_t retain_list_bound(void) {
+/* Looks at the whole table, as it is before the commit. */
+int retain_survey(uint64_t generation, struct retain_survey *survey) {
     struct generation_disk *record;
-    uint64_t entries = 0;
-    for (uint64_t i = 0; holder_count != 0 && i < record_count; i++)
-        if (retain_record(i, 0, &record) == 0 && record != NULL)
-            entries += record->dead_count + record->held_count;
-    return holder_count + entries / LIST_ENTRY_COUNT_MAX;
-}
-
-/* How many blocks the commit of the next generation will free before it needs any; 0 when that is not plain to see. */
-uint64_t retain_freeable(void) {
-    struct generation_disk *record;
-    if (holder_count != 0 || store.retention.hourly != 0 || store.retention.daily != 0 || record_count == 0 || retain_record(0, 0, &record) != 0 || record == NULL)
-        return 0;
-    return record->generation + store.root.retain_count == store.root.generation + 1 ? record->dead_count : 0;
+    int is_held = 0; /* something may be kept that is older than the record at hand */
+    memset(survey, 0, sizeof *survey);
+    int status = retain_scan(&survey->record_count);
+    for (uint64_t i = 0; status == 0 && i < survey->record_count; i++) {
+        status = retain_record(i, 0, &record);
+        if (status != 0)
+            break;
+        survey->newest += record->generation + store.root.retain_count > store.root.generation;
+        survey->hourly += (record->flags & GENERATION_HOURLY) != 0;
+        survey->daily += (record->flags & GENERATION_DAILY) != 0;
+        survey->automatic += (record->flags & GENERATION_AUTOMATIC) != 0;
+        if (is_leaving(record, generation)) {
+            uint64_t entry_count = record->dead_count + (stays(record) ? 0 : record->held_count);
+            survey->leaving++;
+            survey->entry_count += entry_count;
+            survey->freeable += is_held ? 0 : entry_count;
+        }
+        is_held |= stays(record) || store.retention.hourly != 0 || store.retention.daily != 0;
+    }
+    return status;
 }

@@ -115,12 +115,13 @@ struct store_commit {
     int (*next)(struct store_commit *commit, struct store_commit_page *page); /* 1: page set; 0: no more */
     /* its block is on the disk (not yet flushed) */
     void (*written)(struct store_commit *commit, struct store_commit_page *page);
-    /* 0: durable. Else the near store failed: the state in memory is kept, the epoch cannot be lost silently */
+    /* 0: durable. -E_NOSPACE: near is full although old generations were given up: nothing of this commit was taken,
+     * it may be started again. Else near failed: the state in memory is kept, the epoch cannot be lost silently */
     void (*done)(struct store_commit *commit, int status);
     void *owner;
 };
 
-/* -E_NOSPACE: not enough free blocks even in the worst case: nothing was changed. -E_BUSY: one is running. */
+/* 0: done will come. -E_BUSY: one is running. -E_INVAL, -E_IO: near failed before. */
 int store_commit_start(struct store_commit *commit);
 /* Does CPU work for up to `budget` pages or nodes of the running commit and of localising; 1: there is more to do right
  * now, 0: it waits for completions or has nothing to do. */

@@ -3,7 +3,7 @@
  * an hour or a day.
  *
  * Promise: what is kept from now on is marked before retention looks, what is kept no longer after it (flag DROPPED):
- * so nothing is freed that the durable root still retains.
+ * so nothing is freed that the durable root still retains. When near is full, less is kept, by name only in the end.
  * Called by: commit.c, around retain.c.
  */
 #include "store/internal.h"
@@ -11,8 +11,43 @@
 #define HOUR_NS 3600000000000ull
 #define DAY_NS (24 * HOUR_NS)
 
-static int is_old(const struct generation_disk *record, uint64_t newest_count) {
-    return record->generation + newest_count <= commit_generation();
+/* Not among the newest of the root that is being built. */
+static int is_old(const struct generation_disk *record) {
+    return record->generation + store.limit.newest <= commit_generation();
+}
+
+static int is_roomy(void) { return store.free_count >= store.header.block_count / ROOM_SHARE; }
+
+/* The newest ones grow by the generation that is added, so that none has to come back. */
+void tag_limits_set(void) {
+    uint64_t durable = store.root.retain_count;
+    int grows = commit_generation() > store.root.generation && is_roomy();
+    store.limit = (struct retain_limits){durable + (uint64_t)grows, store.retention.hourly, store.retention.daily,
+                                         AUTOMATIC_TAG_COUNT};
+    if (store.limit.newest > store.retention.count)
+        store.limit.newest = store.retention.count;
+}
+
+/* Near is full: half of the first kind that has any to spare goes. Tags that were given by name stay. */
+int tag_limits_lower(const struct retain_survey *survey) {
+    uint64_t least = RETAIN_COUNT_MIN;
+    if (survey->newest > least)
+        store.limit.newest = least + (survey->newest - least) / 2;
+    else if (survey->hourly > 0)
+        store.limit.hourly = survey->hourly / 2;
+    else if (survey->daily > 0)
+        store.limit.daily = survey->daily / 2;
+    else if (survey->automatic > 0)
+        store.limit.automatic = survey->automatic / 2;
+    else
+        return 0;
+    store_notice("near is full: old generations are given up");
+    return 1;
+}
+
+/* With so few left for want of room, an hour's or a day's first one would be given up next. */
+static int is_short(void) {
+    return store.root.retain_count <= RETAIN_COUNT_MIN && store.retention.count > RETAIN_COUNT_MIN && !is_roomy();
 }
 
 static int tag_given(void) {
@@ -24,9 +59,11 @@ static int tag_given(void) {
     int status = retain_find(request->tag_generation, &index);
     if (status == 0)
         status = retain_record(index, 1, &record);
-    if (status == 0)
-        tag_set(record, request->tag);
-    return status;
+    if (status != 0)
+        return status;
+    record->flags &= ~(uint32_t)GENERATION_AUTOMATIC; /* by name now */
+    tag_set(record, request->tag);
+    return 0;
 }
 
 void tag_set(struct generation_disk *record, const char *tag) {
@@ -57,11 +94,9 @@ static int keep_first(uint64_t index, uint64_t last_hour, uint64_t last_day) {
 static int keep_all(uint64_t record_count) {
     struct generation_disk *record;
     uint64_t last_hour = UINT64_MAX, last_day = UINT64_MAX;
-    uint64_t durable = store.root.retain_count, wanted = store.retention.count;
-    uint64_t least = wanted < durable ? wanted : durable;
     for (uint64_t i = 0; i < record_count; i++) {
         int status = retain_record(i, 0, &record);
-        if (status == 0 && !is_old(record, least))
+        if (status == 0 && !is_old(record))
             return 0;
         if (status == 0 && !(record->flags & (GENERATION_HOLDERS | GENERATION_DROPPED)))
             status = keep_first(i, last_hour, last_day);
@@ -83,7 +118,7 @@ int tag_keep(void) {
     if (status == 0)
         status = tag_given();
     int keeps = store.retention.hourly != 0 || store.retention.daily != 0;
-    return status == 0 && keeps ? keep_all(record_count) : status;
+    return status == 0 && keeps && !is_short() ? keep_all(record_count) : status;
 }
 
 /* What a record loses: `newer` has how many newer ones of each kind are kept. */
@@ -96,11 +131,11 @@ static uint32_t flags_lost(const struct generation_disk *record, struct newer *n
     uint32_t lost = 0;
     if (record->generation == request->untag_generation)
         lost |= GENERATION_TAGGED | GENERATION_AUTOMATIC;
-    else if (record->flags & GENERATION_AUTOMATIC && newer->automatic++ >= AUTOMATIC_TAG_COUNT)
+    else if (record->flags & GENERATION_AUTOMATIC && newer->automatic++ >= store.limit.automatic)
         lost |= GENERATION_TAGGED | GENERATION_AUTOMATIC;
-    if (record->flags & GENERATION_HOURLY && newer->hourly++ >= store.retention.hourly)
+    if (record->flags & GENERATION_HOURLY && newer->hourly++ >= store.limit.hourly)
         lost |= GENERATION_HOURLY;
-    if (record->flags & GENERATION_DAILY && newer->daily++ >= store.retention.daily)
+    if (record->flags & GENERATION_DAILY && newer->daily++ >= store.limit.daily)
         lost |= GENERATION_DAILY;
     return record->flags & lost;
 }
@@ -112,7 +147,7 @@ static int let_go(uint64_t index, struct newer *newer) {
         return status;
     struct newer counted = *newer;
     uint32_t flags = record->flags & ~flags_lost(record, &counted);
-    if (!(flags & GENERATION_HOLDERS) && is_old(record, store.retention.count))
+    if (!(flags & GENERATION_HOLDERS) && is_old(record))
         flags |= GENERATION_DROPPED;
     if (flags != record->flags)
         status = retain_record(index, 1, &record);

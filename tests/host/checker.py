@@ -168,7 +168,7 @@ def parse_root(raw: bytes, store_id: bytes) -> Root | None:
         generation,
         Pointer.parse(raw[96:128]),
         Pointer.parse(raw[128:160]),
-        [Pointer.parse(raw[at : at + 32]) for at in (160, 192, 224, 256)],
+        [Pointer.parse(raw[at : at + 32]) for at in (160, 192, 224, 256, 384)],
         tree_height,
         meta_height,
         block_count,

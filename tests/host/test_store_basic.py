@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable
 
@@ -282,3 +283,42 @@ def test_a_root_of_a_later_format(start: Start) -> None:
         host("open")
     assert caught.value.code == E_VERSION
     assert host.image() == bytes(data)
+
+
+def multiply(data: bytearray, pointer_at: int, path: list[int], level: int) -> None:
+    """In the nodes of a path from `level` down all slots get what is in the path's; every hash on the way is right."""
+    block = checker.Pointer.parse(bytes(data[pointer_at : pointer_at + 32])).block
+    if path:
+        slot = block * 4096 + path[0] * 32
+        multiply(data, slot, path[1:], level - 1)
+        if level <= 0:
+            data[block * 4096 : block * 4096 + 4096] = data[slot : slot + 32] * 128
+    digest = hashlib.blake2b(data[block * 4096 : block * 4096 + 4096], digest_size=16).digest()
+    data[pointer_at + 16 : pointer_at + 32] = digest
+
+
+def test_drop_of_a_tree_that_leads_to_itself(start: Start) -> None:
+    """128^4 pages in five blocks: the drop ends, and the machine goes on."""
+    host = start()
+    host("put 16 3000000 5")
+    host("put 17 0 6")
+    host("commit 1 0")
+    host("commit 1 0")
+    data = bytearray(host.image())
+    image = checker.load(bytes(data))
+    assert image.root is not None and image.root.tree_height == 1
+    at = (32 + image.root.sequence % 64 * image.stride) * 4096
+    page = 3000000
+    multiply(data, at + 96, [16, *(page >> 7 * level & 127 for level in (3, 2, 1, 0))], 1)
+    data[at + 416 : at + 448] = hashlib.blake2b(data[at : at + 416], digest_size=32).digest()
+    path = host.directory / "crafted.img"
+    path.write_bytes(data)
+    host("crash")
+    host("load 0", path)
+    host("open")
+    assert host.holds(16, 0, 5)
+    host("drop 16")
+    host("put 17 1 7")
+    host("commit 1 0")
+    assert "more blocks than near" in host.notices()
+    assert host.holds(17, 0, 6) and host.holds(17, 1, 7) and host.holds(16, 0, 0)

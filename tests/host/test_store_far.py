@@ -5,6 +5,7 @@ Far images come from the tools' own writer; near images are checked by checker.p
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 import struct
 from collections.abc import Callable
@@ -251,6 +252,56 @@ def test_a_damaged_copy_is_forgotten(start: Start, far: Far) -> None:
     host("set dead 1 1")
     host("open")
     assert host.holds(16, 5, 105)
+
+
+def table_blocks(host: Host) -> list[int]:
+    """The blocks of the table of stores and of its copy, as the newest root names them."""
+    image = checker.load(host.image())
+    assert image.root is not None
+    return [pointer.block for pointer in image.root.boot[3:] if pointer.present]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_damaged_table_of_stores(start: Start, far: Far, index: int) -> None:
+    """Either of the two is enough; once the first is bad, the next root has two good ones again."""
+    host = adopt(start, far)
+    damaged = table_blocks(host)[index]
+    host("flip", 0, damaged, 100)
+    host("crash")
+    assert host("open") == "7"
+    read_all(host)
+    assert ("its table of stores is damaged" in host.notices()) == (index == 0)
+    host("put 16 0 777")
+    host("commit 1 0")
+    if index == 0:
+        assert damaged not in table_blocks(host) and len(table_blocks(host)) == 2
+        assert_good(host, far)
+        host("crash")
+        assert host("open") == "8"
+        assert host.notices().count("its table of stores is damaged") == 1
+
+
+def test_a_table_of_stores_without_a_copy_gets_one(start: Start, far: Far) -> None:
+    """As in images that were adopted before there was one."""
+    host = adopt(start, far)
+    data = bytearray(host.image())
+    image = checker.load(bytes(data))
+    assert image.root is not None
+    at = (32 + image.root.sequence % 64 * image.stride) * 4096
+    data[at + 384 : at + 416] = bytes(32)
+    data[at + 416 : at + 448] = hashlib.blake2b(data[at : at + 416], digest_size=32).digest()
+    path = host.directory / "single.img"
+    path.write_bytes(data)
+    host("crash")
+    host("load 0", path)
+    assert host("open") == "7" and len(table_blocks(host)) == 1
+    read_all(host)
+    host("commit 0 0")
+    assert len(table_blocks(host)) == 2
+    host("flip", 0, table_blocks(host)[0], 100)
+    host("crash")
+    assert host("open") == "7"
+    read_all(host)
 
 
 def test_clones_of_far_spaces_share_copies(start: Start, far: Far) -> None:

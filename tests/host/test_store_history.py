@@ -6,6 +6,7 @@ whole image, and a retained generation's pages are held against what they were w
 
 from __future__ import annotations
 
+import hashlib
 import random
 import struct
 from collections.abc import Callable
@@ -329,6 +330,54 @@ def live(host: Host, seed: int, step_count: int) -> Life:
             life.verify_image()
     life.end()
     return life
+
+
+def raise_retain_count(host: Host, count: int) -> None:
+    """Sets N in the newest root, as kernels did that raised it at once."""
+    data = bytearray(host.image())
+    image = checker.load(bytes(data))
+    assert image.root is not None
+    at = (32 + image.root.sequence % 64 * image.stride) * 4096
+    struct.pack_into("<I", data, at + 328, count)
+    data[at + 416 : at + 448] = hashlib.blake2b(data[at : at + 416], digest_size=32).digest()
+    path = host.directory / "raised.img"
+    path.write_bytes(data)
+    host("load 0", path)
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_tag_goes_while_its_generation_is_among_the_newest_again(
+    start: Callable[..., Host], cut: int
+) -> None:
+    """Kept when it was old, newest again as N was raised at once, then untagged: its blocks go two roots later."""
+    host = start(formatted=False, seed=cut)
+    host("format 0")
+    host("set retain 0 2")
+    host("open")
+    for generation in range(2, 9):
+        host("put 16 0", generation)
+        host("tag 0", *(["kept"] if generation == 4 else []))
+        host("commit 1 0")
+    host("crash")
+    raise_retain_count(host, 8)
+    host("set retain 0 8")
+    host("open")
+    host("set untag 0 4")
+    for generation in range(9, 12):
+        host("put 16 0", generation)
+        host("commit 1 0")
+        host("set untag 0 0")
+    host("set greedy 0 1")
+    host("puts 17 0 12 40")
+    host("commit 1", cut)
+    host("crash")
+    assert checker.check(host.image()) == []
+    host("open")
+    for value in range(13, 17):
+        host("put 16 0", value)
+        host("commit 1 0")
+        assert checker.check(host.image()) == []
+    assert len(host("history").split()) == 8
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -194,9 +194,16 @@ def test_a_full_image_refuses_a_rollback(run_revenant: Run, image: Path) -> None
     keys = [PageKey(16, 20_000 + i) for i in range(1300)]
     write(image, 1, *keys)
     facts(run_revenant, "tag", image, "a")
-    write(image, 2, *keys)
-    said = refused(run_revenant, "rollback", image, "--to", "a")
-    assert "the store is full (enlarge it with `revenant grow`)" in said
+    newest = write(image, 2, *keys)
+    result = run_revenant("rollback", image, "--to", "a")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+    assert "the store is full (enlarge it with `revenant grow`)" in result.stderr
+    sound(image)
+    assert list(tags(run_revenant, image).values()) == ["a"]
+    with Store(image) as store:
+        assert store.root.generation == newest
+    said = refused(run_revenant, "rollback", image, "--to", "a")  # now nothing is left that could be given up
+    assert "the store is full" in said
     facts(run_revenant, "grow", image, "32M")
     facts(run_revenant, "rollback", image, "--to", "a")
     sound(image)

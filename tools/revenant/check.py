@@ -207,9 +207,9 @@ class Checker:
         return counts
 
     def check_boot(self) -> None:
-        """Kernel, loader, resume list, table of stores; the boot blocks are as the loader object has them."""
+        """Kernel, loader, resume list, both tables of stores; the boot blocks are as the loader object has them."""
         store, root = self.store, self.store.root
-        for name, limit in (("kernel", 1), ("loader", 1), ("resume", 1), ("stores", 0)):
+        for name, limit in (("kernel", 1), ("loader", 1), ("resume", 1), ("stores", 0), ("stores_copy", 0)):
             pointer: Pointer = getattr(root, name)
             if not pointer.present:
                 continue

@@ -305,7 +305,9 @@ class Root(Structure):
     retain_hourly: int = at(344, "I")
     retain_daily: int = at(348, "I")
     failures: StartFailures = at(352, StartFailures)
-    zero: bytes = at(376, "40s")
+    retain_wanted: int = at(376, "I")
+    zero: bytes = at(380, "4s")
+    stores_copy: Pointer = at(384, Pointer)
     hash: bytes = at(416, "32s")
     signature: bytes = at(448, "64s")
 

@@ -86,7 +86,7 @@ def store_facts(store: Store) -> dict[str, Any]:
         "on_disk": in_units(os.stat(store.path).st_blocks * 512),
         "kernel_size": root.kernel_size,
         "generations": len(store.generations()),
-        "retain": f"{root.retain_count}:{root.retain_hourly}:{root.retain_daily}",
+        "retain": f"{root.retain_wanted or root.retain_count}:{root.retain_hourly}:{root.retain_daily}",
         "complete": not any(entry.store_id.strip(b"\0") for entry in store.table) or bool(root.flags & 1),
         "far_stores": [entry.store_id.hex() for entry in store.table],
     }
@@ -117,7 +117,11 @@ def flag_names(flags: int) -> str:
 
 
 def log(image: Image, as_json: Json = False) -> None:
-    """The generations that an image retains, newest first."""
+    """The generations that an image retains, newest first.
+
+    When an image is nearly full, old ones are given up by themselves: of the newest those beyond 2, then those kept
+    for their hour, for their day, with automatic tags. Never those that were tagged by name.
+    """
     with Store(image) as store:
         rows = [
             {

@@ -65,7 +65,7 @@ def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
         mono_ns=record.mono_ns,
         record_version=store.root.record_version,
         resume=[PageKey(key.space, key.page) for key in first],
-        retain_count=store.root.retain_count,
+        retain_count=store.root.retain_wanted or store.root.retain_count,
         retain_hourly=store.root.retain_hourly,
         retain_daily=store.root.retain_daily,
     )

@@ -236,7 +236,12 @@ class Store:
             return []
         if self.root.stores.store != 0:
             raise self.fault("the table of stores is not in this store")
-        data = self._verified(self.root.stores)
+        try:
+            data = self._verified(self.root.stores)
+        except StoreError:
+            if not self.root.stores_copy.present:
+                raise
+            data = self._verified(self.root.stores_copy)
         entries = [StoreEntry.unpack(data, i * StoreEntry.SIZE) for i in range(STORE_ENTRY_COUNT_MAX)]
         while entries and not entries[-1].store_id.strip(b"\0"):
             entries.pop()

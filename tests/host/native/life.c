@@ -5,6 +5,9 @@
  */
 #include "life.h"
 
+#include <stdio.h>
+#include <string.h>
+
 enum {
     NEAR_BLOCK_COUNT = 2048,
     FAR_BLOCK_COUNT = 2048,
@@ -16,20 +19,31 @@ enum {
     PAGE_LIMIT_HIGH = 4096,
 };
 
-enum step_kind { STEP_WRITE, STEP_WRITE_MANY, STEP_CLONE, STEP_DROP, STEP_TAG, STEP_ROOT, STEP_IDLE, STEP_KIND_COUNT };
+enum step_kind {
+    STEP_WRITE,
+    STEP_WRITE_MANY,
+    STEP_CLONE,
+    STEP_DROP,
+    STEP_TAG,
+    STEP_UNTAG,
+    STEP_RESTART, /* with another retention */
+    STEP_ROOT,
+    STEP_IDLE,
+    STEP_KIND_COUNT,
+};
 
 /* How often each step comes; `full` and `far`: how the life begins. */
 static const struct profile {
     uint8_t weight[STEP_KIND_COUNT];
     int full, far;
 } profiles[] = {
-    {{8, 1, 0, 0, 0, 3, 0}, 0, 0}, /* plain */
-    {{5, 1, 4, 2, 0, 1, 0}, 0, 0}, /* clones */
-    {{6, 1, 1, 1, 4, 2, 0}, 0, 0}, /* tags */
-    {{4, 6, 1, 1, 0, 1, 0}, 1, 0}, /* nearly full */
-    {{4, 1, 1, 1, 0, 1, 5}, 0, 1}, /* from far */
-    {{5, 1, 2, 1, 1, 1, 1}, 0, 0}, /* all */
-    {{2, 0, 1, 0, 0, 1, 8}, 0, 1}, /* from far, mostly idle: near comes to start by itself */
+    {{8, 1, 0, 0, 0, 0, 0, 3, 0}, 0, 0}, /* plain */
+    {{5, 1, 4, 2, 0, 0, 0, 1, 0}, 0, 0}, /* clones */
+    {{6, 1, 1, 1, 4, 3, 1, 2, 0}, 0, 0}, /* tags */
+    {{4, 6, 1, 1, 2, 1, 0, 1, 0}, 1, 0}, /* nearly full */
+    {{4, 1, 1, 1, 0, 0, 0, 1, 5}, 0, 1}, /* from far */
+    {{5, 1, 2, 1, 1, 1, 1, 1, 1}, 0, 0}, /* all */
+    {{2, 0, 1, 0, 0, 0, 0, 1, 8}, 0, 1}, /* from far, mostly idle: near comes to start by itself */
 };
 enum { PROFILE_COUNT = sizeof profiles / sizeof profiles[0] };
 
@@ -41,8 +55,13 @@ static struct model model;   /* of the generation that runs, queued clones and d
 static struct model durable; /* of the newest durable generation */
 static int greedy;         /* what is freed is used again at once */
 enum { TAGGED_MAX = 64 };
-static uint64_t tagged[TAGGED_MAX]; /* generations, in durable roots */
-static unsigned tagged_count;
+static struct tagged {
+    uint64_t generation;
+    unsigned number; /* its tag is "t" and this */
+    int automatic;   /* may go by itself */
+} tagged[TAGGED_MAX]; /* in the newest durable root */
+static unsigned tagged_count, tag_number;
+static int committing;
 static int living; /* in life_run: a second crash may take tags away again */
 
 /* --- the model --- */
@@ -120,17 +139,42 @@ static void take_window(void) {
 
 uint64_t life_first_generation(void) { return far.attached ? far.root.generation : 1; }
 
-/* What was tagged is still in the table; reach_collect has walked what is in it. */
+static unsigned history(struct generation_disk *record, unsigned count) {
+    unsigned rounds = 0;
+    const void *key;
+    int found;
+    while ((found = store_history(0, record, count, &key)) == -E_AGAIN && ram_wait_step(&rounds))
+        continue;
+    if (found < 0)
+        fail("the table of generations cannot be read: error %d", -found);
+    return (unsigned)found;
+}
+
+static int has_tag(const struct generation_disk *record, const struct tagged *tag) {
+    char text[TAG_SIZE_MAX + 1];
+    snprintf(text, sizeof text, "t%u", tag->number);
+    return record->generation == tag->generation && record->flags & GENERATION_TAGGED && strcmp(record->tag, text) == 0;
+}
+
+/* What was tagged by name is still in the table, and no other; reach_collect has walked what is in it. */
 static void check_tags(void) {
-    for (unsigned i = 0; living && i < tagged_count; i++) {
-        unsigned rounds = 0;
-        uint64_t index;
-        int status;
-        while ((status = retain_find(tagged[i], &index)) == -E_AGAIN && ram_wait_step(&rounds))
-            continue;
-        if (status != 0)
-            fail("tagged generation %lu is gone", (unsigned long)tagged[i]);
+    static struct generation_disk record[HOLDER_COUNT_MAX];
+    unsigned count = living && !committing ? history(record, HOLDER_COUNT_MAX) : 0, found = 0, due = 0, hourly = 0, daily = 0;
+    for (unsigned i = 0; i < count; i++) {
+        found += (record[i].flags & (GENERATION_TAGGED | GENERATION_AUTOMATIC)) == GENERATION_TAGGED;
+        hourly += (record[i].flags & GENERATION_HOURLY) != 0;
+        daily += (record[i].flags & GENERATION_DAILY) != 0;
     }
+    for (unsigned t = 0; t < tagged_count && count != 0; t++) {
+        unsigned at = 0;
+        while (at < count && !has_tag(&record[at], &tagged[t]))
+            at++;
+        if (at == count && !tagged[t].automatic)
+            fail("tagged generation %lu is gone", (unsigned long)tagged[t].generation);
+        due += !tagged[t].automatic;
+    }
+    if (count != 0 && (found != due || hourly > store.root.retain_hourly || daily > store.root.retain_daily))
+        fail("%u generations are tagged by name, %u are due; %u are hourly, %u daily", found, due, hourly, daily);
 }
 
 /* The store says that its newest root is durable. */
@@ -174,13 +218,23 @@ static struct change some_change(void) {
     return change;
 }
 
-/* -E_NOSPACE changes nothing; whatever else fails is a failure of the test. */
+/* A root that gives old generations up comes before the one that is asked for: with the pages that were durable before. */
+static void note_relief(void) {
+    if (committing && root_find(store.root.hash) == ROOT_BLANK)
+        note_root(NULL, 0);
+}
+
+/* -E_NOSPACE changes no page; whatever else fails is a failure of the test. */
 static int commit(uint64_t generation, const struct change *change, unsigned count) {
     if (greedy && chance(3) != 0)
         store.alloc_next = RING_FIRST_BLOCK;
     else if (chance(4) == 0) /* and the end of the disk comes often */
         store.alloc_next = store.header.block_count - 1 - chance(20);
+    committing = 1;
     int status = ram_commit(generation, change, count);
+    if (status == -E_NOSPACE)
+        note_relief();
+    committing = 0;
     if (status != 0 && status != -E_NOSPACE)
         fail("a commit ends with error %d", -status);
     return status;
@@ -229,42 +283,17 @@ static void clone_or_drop(int drop) {
     life_commit((unsigned)chance(3)); /* when near is full, it stays queued for a later one */
 }
 
-/* Tags a retained generation; a later root makes it durable. */
-static void tag(void) {
-    struct generation_disk *record;
-    uint64_t index, generation = store.root.generation - chance(12);
-    unsigned rounds = 0;
-    int status;
-    while ((status = retain_find(generation, &index)) == -E_AGAIN && ram_wait_step(&rounds))
-        continue;
-    while (status == 0 && (status = retain_record(index, 1, &record)) == -E_AGAIN && ram_wait_step(&rounds))
-        continue;
-    if (status != 0)
-        return;
-    record->flags |= GENERATION_TAGGED;
-    if (tagged_count < TAGGED_MAX)
-        tagged[tagged_count++] = generation;
+static void forget_tag(uint64_t generation) {
+    for (unsigned i = 0; i < tagged_count; i++)
+        if (tagged[i].generation == generation)
+            tagged[i--] = tagged[--tagged_count];
 }
 
-static void root_without_pages(void) {
-    if (commit(store.root.generation, NULL, 0) == 0)
+static int root_without_pages(void) {
+    int status = commit(store.root.generation, NULL, 0);
+    if (status == 0)
         note_root(NULL, 0);
-}
-
-/* Fetches some pages, lets the background work run, and makes a root of what it did. */
-static void idle(void) {
-    static uint64_t page[BLOCK_SIZE / 8] __attribute__((aligned(BLOCK_SIZE)));
-    unsigned rounds = 0;
-    for (unsigned i = (unsigned)chance(4); i > 0 && model.count > 0; i--) {
-        const struct change *entry = &model.entry[chance(model.count)];
-        if (ram_read(entry->key, page) != 0 || !page_holds(page, entry->value))
-            fail("space %lu page %lu does not read back", (unsigned long)entry->key.space,
-                 (unsigned long)entry->key.page);
-    }
-    for (unsigned i = 0; i < 60; i++)
-        ram_wait_step(&rounds);
-    if (store_has_unsaved_copies())
-        root_without_pages();
+    return status;
 }
 
 /* A program reads while a commit runs; what it finds may be of the commit already. */
@@ -283,7 +312,7 @@ static void glanced(struct store_fetch *fetch, int status) {
 static void read_meanwhile(void) {
     struct block_ptr_disk pointer;
     const void *key;
-    if (glance.busy || durable.count == 0 || chance(3) != 0)
+    if (!far.attached || glance.busy || durable.count == 0 || chance(3) != 0)
         return;
     if (store_lookup(durable.entry[chance(durable.count)].key, &pointer, &key) != 0 || !ptr_present(&pointer))
         return;
@@ -292,14 +321,93 @@ static void read_meanwhile(void) {
     store_fetch(&glance.fetch);
 }
 
+static void meanwhile(void) {
+    note_relief();
+    read_meanwhile();
+}
+
 int life_open(void) {
     glance.busy = 0;
-    ram_meanwhile = far.attached ? read_meanwhile : NULL;
+    ram_meanwhile = meanwhile;
     return ram_open(far.attached ? far.trust : NULL);
 }
 
+/* Says `words` with the next root, a new generation or not. */
+static int commit_words(struct commit_words words, int with_pages) {
+    words.wall_ns = ram_words.wall_ns;
+    ram_words = words;
+    int status = with_pages ? life_commit(1 + (unsigned)chance(3)) : root_without_pages();
+    ram_words = (struct commit_words){.wall_ns = words.wall_ns};
+    return status == 0;
+}
+
+/* Tags the next generation, or one that is retained. */
+static void tag(void) {
+    static struct generation_disk record[HOLDER_COUNT_MAX];
+    static char text[TAG_SIZE_MAX + 1];
+    unsigned count = history(record, HOLDER_COUNT_MAX);
+    struct tagged new = {.number = tag_number++, .automatic = chance(3) == 0};
+    if (tagged_count == TAGGED_MAX)
+        return;
+    snprintf(text, sizeof text, "t%u", new.number);
+    struct commit_words words = {.tag = text, .flags = new.automatic ? GENERATION_AUTOMATIC : 0};
+    new.generation = store.root.generation + 1;
+    int old = chance(2) != 0 && count != 0 && !new.automatic;
+    if (old)
+        new.generation = words.tag_generation = record[chance(count)].generation;
+    struct tagged known[TAGGED_MAX];
+    unsigned known_count = tagged_count;
+    memcpy(known, tagged, sizeof known);
+    forget_tag(new.generation);
+    tagged[tagged_count++] = new;
+    if (!commit_words(words, !old || chance(3) == 0)) {
+        memcpy(tagged, known, sizeof known);
+        tagged_count = known_count;
+    }
+}
+
+static void untag(void) {
+    if (tagged_count == 0)
+        return;
+    struct tagged gone = tagged[chance(tagged_count)];
+    forget_tag(gone.generation);
+    if (!commit_words((struct commit_words){.untag_generation = gone.generation}, chance(2) != 0))
+        tagged[tagged_count++] = gone;
+}
+
+/* The machine is killed when all is written, and starts with another retention. */
+static void restart(void) {
+    static const uint32_t counts[] = {2, 3, 8, 16};
+    while (ram_complete_one())
+        continue;
+    ram_power_off();
+    ram_retention = (struct store_retention){counts[chance(4)], (uint32_t)chance(4), (uint32_t)chance(3)};
+    if (life_open() != 0)
+        fail("a restart fails");
+    ram_retention.count = 0;
+    life_opened();
+}
+
+/* Fetches some pages, lets the background work run, and makes a root of what it did. */
+static void idle(void) {
+    static uint64_t page[BLOCK_SIZE / 8] __attribute__((aligned(BLOCK_SIZE)));
+    unsigned rounds = 0;
+    for (unsigned i = (unsigned)chance(4); i > 0 && model.count > 0; i--) {
+        const struct change *entry = &model.entry[chance(model.count)];
+        if (ram_read(entry->key, page) != 0 || !page_holds(page, entry->value))
+            fail("space %lu page %lu does not read back", (unsigned long)entry->key.space,
+                 (unsigned long)entry->key.page);
+    }
+    for (unsigned i = 0; i < 60; i++)
+        ram_wait_step(&rounds);
+    if (store_has_unsaved_copies())
+        root_without_pages();
+}
+
 static void run_step(const struct profile *profile) {
+    static const uint64_t ticks_ns[] = {0, 600000000000ull, 3600000000000ull, 40000000000000ull};
     unsigned sum = 0, kind = 0;
+    ram_words.wall_ns += ticks_ns[chance(4)];
     for (unsigned i = 0; i < STEP_KIND_COUNT; i++)
         sum += profile->weight[i];
     for (unsigned at = (unsigned)chance(sum); at >= profile->weight[kind]; kind++)
@@ -307,7 +415,13 @@ static void run_step(const struct profile *profile) {
     switch ((enum step_kind)kind) {
     case STEP_TAG:
         tag();
-        /* fall through */
+        break;
+    case STEP_UNTAG:
+        untag();
+        break;
+    case STEP_RESTART:
+        restart();
+        break;
     case STEP_WRITE:
         life_commit(1 + (unsigned)chance(4));
         break;
@@ -409,7 +523,9 @@ static void fill_near(void) {
 static void begin(const struct profile *profile) {
     memset(&far, 0, sizeof far);
     model = durable = far.model = (struct model){arena_take(sizeof *model.entry), 0};
-    root_count = tagged_count = 0;
+    root_count = tagged_count = tag_number = 0;
+    ram_words = (struct commit_words){.wall_ns = 1000 * 3600000000000ull};
+    ram_retention = (struct store_retention){0};
     disks[FAR].block_count = 0;
     if (profile->far)
         make_far();

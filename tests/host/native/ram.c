@@ -287,8 +287,11 @@ void ram_power_off(void) {
     pool_reset();
 }
 
+struct store_retention ram_retention;
+
 int ram_open(const uint8_t *trust) {
-    struct store_options options = {.record_version_max = 1, .trust_given = trust != NULL};
+    struct store_options options = {.record_version_max = 1, .trust_given = trust != NULL,
+                                    .retention_given = ram_retention.count != 0, .retention = ram_retention};
     if (trust != NULL)
         memcpy(options.trust, trust, ROOT_HASH_SIZE);
     ram_env.disk_count = DISK_COUNT;
@@ -392,11 +395,17 @@ static void stage(const struct change *change, unsigned count) {
     }
 }
 
+struct commit_words ram_words;
+
 int ram_commit(uint64_t generation, const struct change *change, unsigned count) {
     int result = 1;
     unsigned idle_rounds = 0;
     stage(change, count);
-    struct store_commit commit = {.generation = generation, .wall_ns = generation * 1000, .mono_ns = generation * 10,
+    const struct commit_words *words = &ram_words;
+    uint64_t wall_ns = words->wall_ns != 0 ? words->wall_ns : generation * 1000;
+    struct store_commit commit = {.generation = generation, .wall_ns = wall_ns, .mono_ns = generation * 10,
+                                  .tag = words->tag, .tag_generation = words->tag_generation,
+                                  .untag_generation = words->untag_generation, .flags = words->flags,
                                   .page_count = count, .record_version = 1, .next = next_page, .written = written,
                                   .done = commit_done, .owner = &result};
     int status = store_commit_start(&commit);
@@ -412,7 +421,7 @@ int ram_commit(uint64_t generation, const struct change *change, unsigned count)
         if (idle_rounds > IDLE_ROUNDS_MAX)
             return -E_AGAIN;
     }
-    if (result == -E_NOSPACE)
+    if (result == -E_NOSPACE && store.broken)
         fail("a commit that had begun finds no space");
     if (result == 0 && staged.written != count)
         fail("a commit wrote %u of %u pages", staged.written, count);

@@ -75,6 +75,14 @@ struct change {
     struct page_key key;
     uint64_t value;
 };
+/* What the next commit says besides its pages, and with which retention the store is opened (count 0: as the root says). */
+struct commit_words {
+    const char *tag;
+    uint64_t tag_generation, untag_generation, wall_ns; /* wall_ns 0: from the generation */
+    uint32_t flags;
+};
+extern struct commit_words ram_words;
+extern struct store_retention ram_retention;
 /* -E_AGAIN: it waits, and nothing that it could wait for is left. */
 int ram_commit(uint64_t generation, const struct change *change, unsigned count);
 

@@ -121,7 +121,8 @@ static void walk_record(const struct generation_disk *record) {
     if (due > walk.first_generation && due + walk.root->retain_count > newest + 1 && due != walk.last_generation + 1)
         fail("generation %lu is not retained", (unsigned long)due - 1);
     walk.last_generation = record->generation;
-    walk_directory(&record->tree, record->tree_height, 0, OWNER_TREE, NULL);
+    if (!(record->flags & GENERATION_DROPPED)) /* else the next commit may take its blocks */
+        walk_directory(&record->tree, record->tree_height, 0, OWNER_TREE, NULL);
     walk_list(record->dead, record->dead_count);
     walk_list(record->held, record->held_count);
 }
@@ -175,8 +176,9 @@ void reach_collect(const struct root_disk *root, uint64_t first, struct reach *r
     walk_directory(&root->tree, root->tree_height, 0, OWNER_TREE, newest_leaf);
     walk.newest = 0;
     walk_directory(&root->meta, root->meta_height, 0, OWNER_META, meta_leaf);
-    const struct block_ptr_disk *object[] = {&root->kernel, &root->loader, &root->resume, &root->stores};
-    for (unsigned i = 0; i < 4; i++)
+    const struct block_ptr_disk *object[] = {&root->kernel, &root->loader, &root->resume, &root->stores,
+                                             &root->stores_copy};
+    for (unsigned i = 0; i < 5; i++)
         walk_space(object[i], ptr_level(object[i]), 0, 0, OWNER_BOOT, NULL);
     if (walk.last_generation != 0 && walk.last_generation != root->generation)
         fail("the newest record is %lu, the root's generation %lu", (unsigned long)walk.last_generation,
