@@ -18,8 +18,8 @@ from revenant.crash.states import Image
 from revenant.errors import RevenantError
 from revenant.format import BLOCK_SIZE
 from revenant.genesis import BuildFiles
+from revenant.state import retained
 from revenant.store import Store
-from revenant.travel import retained
 
 GROWTH = 2
 KERNEL_TAIL_SIZE = 10_000
