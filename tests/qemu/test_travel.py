@@ -205,7 +205,7 @@ def test_a_nearly_full_image_goes_on(machine: Start, tmp_path: Path, run_revenan
     image = tmp_path / "small.img"
     assert run_revenant("create", image, "--size", "16M").returncode == 0
     now = at_prompt(machine, image)
-    now.command_at_prompt("import revenant; ballast = bytearray(2 << 20); revenant.tag('early') > 0")
+    now.command_at_prompt("import revenant; ballast = bytearray(4 << 20); revenant.tag('early') > 0")
     for turn in range(1, 11):
         now.command_at_prompt(f"for i in range(0, len(ballast), 4096): ballast[i] = {turn}\r")
         assert now.command_at_prompt("revenant.commit() > 0, ballast[-4096]") == f"(True, {turn})"
