@@ -7,7 +7,7 @@ off (kill -9) at freezes, in the middle of commits, and when a generation is dur
     tables (watched.py); the frozen ones never come from a disk. A page that was not in RAM at a freeze counts as it was
     when last there: at an earlier freeze, for all are looked at, or at the resume before.
   - registers: the first instruction of the program after the resume finds the general ones and those of the
-    floating point unit as they were at the freeze, in the CPU, not in a record.
+    floating point unit as they were at the freeze, in the CPU; and at each freeze the record of the thread has them.
   - output: all lines of all lives, those that came twice once, are the undisturbed twin's. They hold not only the
     program's results but how much its allocator has given out, too.
 Not shown: what a power cut does to the disk (states.py), several programs, pages that no start brings in.
