@@ -213,8 +213,11 @@ def prepare(near: Path, fars: Sequence[str], healing: bool) -> Root | None:
 
 def explained(error: MachineError, near: Path, fars: Sequence[str]) -> MachineError:
     """The error of a failed start, with what can be done about it where that is due."""
-    with opened(near, fars) as store:
-        note, generation, dead = standing(store.root), store.root.generation, is_dead(store)
+    try:
+        with opened(near, fars) as store:
+            note, generation, dead = standing(store.root), store.root.generation, is_dead(store)
+    except StoreError:
+        return error  # it says enough
     reason = error.reason
     if is_due(note):
         reason += f"; generation {generation} has failed {times(note)}"
