@@ -63,7 +63,7 @@ conformance: build ## MicroPython's own tests, all directories: undisturbed, the
 	$(UPSTREAM) --results $(BUILD)/upstream-killed --kill $(SEED)
 
 bench: build ## The figures of the README
-	$(REVENANT) bench start snapshot stream
+	$(REVENANT) bench start resume snapshot stream
 
 lint: $(REVENANT) ## ruff and mypy
 	$(VENV)/bin/ruff check tools tests userland/fetch_sources.py

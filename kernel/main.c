@@ -13,6 +13,7 @@
 #include "drivers/drivers.h"
 #include "drivers/entropy.h"
 #include "drivers/fw_cfg.h"
+#include "drivers/virtio.h"
 #include "lib/error.h"
 #include "lib/lib.h"
 #include "lib/options.h"
@@ -21,7 +22,8 @@
 #include "proc/proc.h"
 #include "store/store.h"
 
-enum { EXIT_PANIC = 0x7f, EXIT_REFUSED = 0x7d, EXIT_ENDED = 0x7c, OPTIONS_SIZE = 1024, IO_COUNT = 256, START_BUDGET = 8 };
+enum { EXIT_PANIC = 0x7f, EXIT_REFUSED = 0x7d, EXIT_ENDED = 0x7c, EXIT_STOPPED = 0x7b };
+enum { OPTIONS_SIZE = 1024, IO_COUNT = 256, START_BUDGET = 8, POLL_COUNT_MAX = 1000, READ_TRY_COUNT = 8 };
 
 extern const char kernel_end[];
 
@@ -59,13 +61,31 @@ static const struct log_sink log_sink = {voice_write, panic_end, console_panic_w
 /* --- the store's world below: block devices and frames --- */
 
 static struct block_device *disk[1 + STORE_FAR_COUNT_MAX];
-static struct block_request requests[IO_COUNT];
+static struct io_request {
+    struct block_request block;
+    unsigned tries;
+} requests[IO_COUNT];
 static struct list_node requests_free, io_waiting;
+static uint64_t io_done_count, io_in_flight;
+static uint64_t waited_cycles; /* for disks, before the first program ran */
+static int is_starting = 1; /* no program has run yet: all wait for each read */
 
 static void io_start(struct store_io *io);
 
+/* A read of near that fails is made again, since there is no other copy; one of far is asked elsewhere once programs run. */
+static int read_again(struct block_request *request) {
+    const struct store_io *io = request->owner;
+    struct io_request *own = (struct io_request *)(void *)request;
+    return io->op == STORE_READ && (io->disk == 0 || is_starting) && ++own->tries < READ_TRY_COUNT &&
+           block_submit(disk[io->disk], request) == 0;
+}
+
 static void io_done(struct block_request *request, int status) {
     struct store_io *io = request->owner;
+    if (status == -E_IO && read_again(request))
+        return;
+    io_done_count++;
+    io_in_flight--;
     list_append(&requests_free, &request->link);
     io->done(io, status);
     proc_attention(); /* the commit may go on */
@@ -78,6 +98,7 @@ static void io_start(struct store_io *io) {
     static const enum block_op op[] = {
         [STORE_READ] = BLOCK_READ, [STORE_WRITE] = BLOCK_WRITE, [STORE_FLUSH] = BLOCK_FLUSH};
     struct block_request *request = list_entry(list_pop(&requests_free), struct block_request, link);
+    ((struct io_request *)(void *)request)->tries = 0;
     request->op = op[io->op];
     request->sector = io->sector;
     request->page_count = io->page_count;
@@ -85,6 +106,7 @@ static void io_start(struct store_io *io) {
         request->page[i] = io->page[i];
     request->done = io_done;
     request->owner = io;
+    io_in_flight++;
     int status = block_submit(disk[io->disk], request);
     if (status != 0)
         io_done(request, status);
@@ -115,11 +137,23 @@ static void store_hash_pages(uint8_t *const hash[4], const void *const page[4]) 
     arch_vector_end();
 }
 
+/* Until something completes, or for a moment. */
+static void disks_wait(void) {
+    uint64_t done_before = io_done_count, start = arch_cycles(), last_poll = start;
+    for (unsigned i = 0; i < POLL_COUNT_MAX && io_in_flight > 0 && io_done_count == done_before; i++) {
+        last_poll = arch_cycles();
+        block_poll();
+    }
+    waited_cycles += last_poll - start;
+}
+
+static uint64_t devices_waited_cycles(void) { return waited_cycles + virtqueue_waited_cycles(); }
+
 static void store_notice(const char *text) { notice("store: %s", text); }
 
 static struct store_env store_env = {
     .submit = store_submit,
-    .poll = block_poll,
+    .poll = disks_wait,
     .page_alloc = store_page_alloc,
     .page_free = store_page_free,
     .wake = proc_wake,
@@ -133,7 +167,7 @@ static void disks_find(void) {
     list_init(&requests_free);
     list_init(&io_waiting);
     for (unsigned i = 0; i < IO_COUNT; i++)
-        list_append(&requests_free, &requests[i].link);
+        list_append(&requests_free, &requests[i].block.link);
     disk[0] = block_device_by_serial("near");
     if (disk[0] == NULL)
         panic("there is no virtio disk with serial \"near\"");
@@ -148,6 +182,18 @@ static void disks_find(void) {
     }
 }
 
+/* --- ends --- */
+
+static _Noreturn void refuse(const char *what, int status) {
+    notice("%s (error %d): nothing was changed, the machine stops", what, -status);
+    arch_debug_exit(EXIT_REFUSED);
+}
+
+static _Noreturn void stop(const char *what, int status) {
+    notice("%s (error %d): the machine stops", what, -status);
+    arch_debug_exit(EXIT_STOPPED);
+}
+
 /* --- tables of upward calls --- */
 
 static const struct arch_handlers arch_handlers = {proc_page_fault, proc_exception, proc_syscall, proc_before_user};
@@ -157,6 +203,7 @@ static const struct pager_hooks pager_hooks = {
     .durable = proc_durable,
     .wake = proc_wake,
     .attention = proc_attention,
+    .stop = stop,
     .now_ns = machine_now_ns,
     .wall_ns = clock_wall_ns,
 };
@@ -165,13 +212,8 @@ static const struct pager_hooks pager_hooks = {
 
 /* While nothing runs yet: disks, and the store's own work, on which a read may depend. */
 static void start_poll(void) {
-    block_poll();
+    disks_wait();
     store_work(START_BUDGET);
-}
-
-static _Noreturn void refuse(const char *what, int status) {
-    notice("%s (error %d): nothing was changed, the machine stops", what, -status);
-    arch_debug_exit(EXIT_REFUSED);
 }
 
 /* What there was to say is on the disk and said. */
@@ -218,6 +260,7 @@ static void programs_start(const struct options *options) {
         .input_room = console_input_room,
         .output_idle = console_output_idle,
         .entry_cycles = boot.entry_tsc,
+        .waited_cycles = devices_waited_cycles,
         .relaxed = options->relaxed,
         .test_spaces = options->test_spaces,
         .test_resident = options->test_resident,
@@ -229,6 +272,7 @@ static void programs_start(const struct options *options) {
     if (status != 0)
         panic("no serial console (error %d)", -status);
     console_output_ready();
+    is_starting = 0;
 }
 
 _Noreturn void kernel_main(const struct boot_info *info) {

@@ -86,7 +86,11 @@ struct machine_stats {
     uint64_t far_requests;
     uint64_t near_blocks_total;
     uint64_t near_blocks_free;
-    uint64_t boot_cycles;      /* kernel entry to the first wait for input, halted time left out */
+    uint64_t boot_cycles;      /* kernel entry to the first wait for input, waiting for devices left out */
+    uint64_t throttled_count;  /* waits of programs that made pages dirty faster than near took them */
+    uint64_t throttled_ns;     /* while at least one waited so */
+    uint64_t pages_dirty_max;  /* that one program may make in one epoch, now */
+    uint64_t resume_cycles;    /* kernel entry to the first program, waiting for devices left out */
 };
 
 #endif

@@ -225,10 +225,15 @@ int virtqueue_take(struct virtqueue *queue, void **cookie, uint32_t *written) {
     return 1;
 }
 
+static uint64_t waited_cycles;
+
+uint64_t virtqueue_waited_cycles(void) { return waited_cycles; }
+
 int virtqueue_wait(struct virtqueue *queue, void **cookie, uint32_t *written, uint64_t limit_cycles) {
     uint64_t start_cycles = arch_cycles();
     int status;
     while ((status = virtqueue_take(queue, cookie, written)) == 0 && arch_cycles() - start_cycles < limit_cycles)
         __asm__ volatile("pause");
+    waited_cycles += arch_cycles() - start_cycles;
     return status;
 }

@@ -87,5 +87,6 @@ void virtqueue_notify(struct virtqueue *queue);
 int virtqueue_take(struct virtqueue *queue, void **cookie, uint32_t *written);
 /* The same, but waits at most that many TSC cycles. For start-up. */
 int virtqueue_wait(struct virtqueue *queue, void **cookie, uint32_t *written, uint64_t limit_cycles);
+uint64_t virtqueue_waited_cycles(void); /* in all calls of it */
 
 #endif

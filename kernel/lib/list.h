@@ -50,5 +50,15 @@ static inline void list_take(struct list_node *to, struct list_node *from) {
     to->next->prev = to->prev->next = to;
     list_init(from);
 }
+/* Moves all members of `from` behind those of `to`. */
+static inline void list_append_all(struct list_node *to, struct list_node *from) {
+    if (list_empty(from))
+        return;
+    from->next->prev = to->prev;
+    from->prev->next = to;
+    to->prev->next = from->next;
+    to->prev = from->prev;
+    list_init(from);
+}
 
 #endif

@@ -149,6 +149,11 @@ void frame_free(struct frame *frame) {
     free_count++;
 }
 
+void frame_free_all(struct list_node *list, uint64_t count) {
+    list_append_all(&free_list, list);
+    free_count += count;
+}
+
 void *frame_alloc_contiguous(unsigned page_count) {
     uint64_t physical = watermark_take_run(page_count);
     if (physical == 0)

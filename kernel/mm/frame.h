@@ -24,19 +24,17 @@ enum frame_kind {
     FRAME_RECORD, /* a page of space 0, reached through the direct map */
 };
 
-enum page_state { PAGE_CLEAN, PAGE_DIRTY };
-
 struct frame {
-    /* FREE: free list. PAGE: dirty, frozen or clean list. RECORD: dirty or frozen list, or alone */
+    /* FREE: free list. PAGE: dirty, frozen, taken, detached or clean list. RECORD: the same, or alone when clean */
     struct list_node link;
     uint64_t space, page;  /* PAGE, RECORD: which page this is */
-    uint64_t epoch;        /* PAGE, RECORD: the epoch in which it last became dirty */
+    uint64_t epoch;        /* PAGE, RECORD: the epoch in which it last became dirty; 0: never */
     union {
         uint64_t *entry;    /* PAGE: the page-table entry that maps it; NULL: detached, only a commit needs it */
         uint64_t *writable; /* TABLE: bitmap of 512 entries whose write bit is set */
     };
     uint8_t kind;
-    uint8_t state; /* PAGE, RECORD: enum page_state */
+    uint8_t taken; /* PAGE, RECORD: frozen, and the commit has seen it */
     uint8_t zero[14];
 };
 _Static_assert(sizeof(struct frame) == 64, "frame array index is a shift");
@@ -48,6 +46,7 @@ void frame_init(void);                /* after paging_init: the frame array */
 
 struct frame *frame_alloc(enum frame_kind kind, int urgent); /* contents undefined; NULL: none */
 void frame_free(struct frame *frame);
+void frame_free_all(struct list_node *list, uint64_t count); /* O(1), whatever the count */
 void *frame_alloc_contiguous(unsigned page_count);           /* zeroed, for DMA queues, never freed; NULL: none */
 extern struct frame *frame_array;     /* by page frame number */
 static inline struct frame *frame_of(uint64_t physical) { return &frame_array[physical >> FRAME_SHIFT]; }

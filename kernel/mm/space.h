@@ -25,6 +25,8 @@ struct space {
     uint64_t id;
     uint64_t root;  /* physical address of the top table */
     uint64_t epoch; /* the epoch for which the tables are right; an older one: protect before use */
+    uint64_t dirty_epoch, dirty_count; /* pages that became dirty in that epoch (pager/throttle.c) */
+    uint64_t throttled_epoch;          /* the last one in which its program had to wait */
     uint32_t region_count;
     struct region_record region[REGION_COUNT_MAX];
     /* The leaf table written last: while the path to it may be written, a first write in it needs only the leaf. */

@@ -2,23 +2,28 @@
  * kernel/pager/dirty.c: what happens at the first write to a page in an epoch. States: pager.h.
  *
  * Promise: when page_own or page_make_writable says PAGER_DONE, the page is on the dirty list of this epoch, and the
- * frozen version, if its block is not on the disk yet, is untouched.
+ * frozen version, if it is not durable yet, is untouched.
  * Called by: fault.c, record.c. Context: kernel, interrupts off; the fast path of every program.
  */
 #include "lib/lib.h"
 #include "pager/internal.h"
 
-int page_is_frozen(const struct frame *frame) {
-    return frame->state == PAGE_DIRTY && frame->epoch != pager.epoch;
-}
-
 void page_mark_dirty(struct frame *frame) {
     list_remove(&frame->link);
     list_append(&pager.dirty, &frame->link);
-    frame->state = PAGE_DIRTY;
     frame->epoch = pager.epoch;
+    frame->taken = 0;
     if (pager.dirty_count++ == 0)
         pager.hooks->attention();
+}
+
+void page_detach(struct frame *frame) {
+    frame->entry = NULL;
+    if (!frame->taken) /* else the commit sorts it when it takes it */
+        return;
+    list_remove(&frame->link);
+    list_append(&pager.taken_detached, &frame->link);
+    pager.taken_detached_count++;
 }
 
 /* Gives the page a new frame with the contents of the old one (or zeros); the old one, if it was the page's own,
@@ -35,7 +40,7 @@ static struct frame *page_copy(uint64_t *entry, struct frame *old, struct page_k
         pager.resident_count++;
     } else {
         memcpy(frame_data(copy), frame_data(old), FRAME_SIZE);
-        old->entry = NULL;
+        page_detach(old);
         pager.copied_count++;
     }
     *entry = (*entry & ~PTE_ADDRESS) | frame_physical(copy);
@@ -50,8 +55,10 @@ enum pager_result page_own(struct space *space, uint64_t address, uint64_t *entr
             return PAGER_WAIT;
         paging_invalidate(address);
     }
-    if (frame->state == PAGE_CLEAN)
+    if (!page_is_dirty(frame)) {
         page_mark_dirty(frame);
+        throttle_count(space);
+    }
     return PAGER_DONE;
 }
 

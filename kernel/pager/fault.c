@@ -87,6 +87,8 @@ static enum pager_result page_resolve(struct space *space, uint64_t address, int
 
 /* The most frequent fault: a first write to a mapped page. */
 static enum pager_result fault_first_write(uint64_t address, const void **key) {
+    if (throttle(pager.current, key))
+        return PAGER_WAIT;
     uint64_t start = arch_cycles();
     uint64_t *entry = space_hot_entry(pager.current, address);
     if (entry == NULL)
@@ -114,6 +116,8 @@ enum pager_result pager_fault(uint64_t address, uint64_t error_code, const void 
     uint32_t access = error_code & FAULT_FETCH ? REGION_EXEC : error_code & FAULT_WRITE ? REGION_WRITE : REGION_READ;
     if (region == NULL || !(region->access & access))
         return PAGER_BAD;
+    if (access == REGION_WRITE && throttle(pager.current, key))
+        return PAGER_WAIT;
     enum pager_result result = page_resolve(pager.current, address, access == REGION_WRITE, key);
     paging_invalidate(address);
     return result;
@@ -142,6 +146,8 @@ static void prepared_add(uint64_t address, size_t size) {
 enum pager_result pager_user_prepare(uint64_t address, size_t size, int write, const void **key) {
     if (!range_is_allowed(address, size, write ? REGION_WRITE : REGION_READ))
         return PAGER_BAD;
+    if (write && size > 0 && throttle(pager.current, key))
+        return PAGER_WAIT;
     prepared_add(address, size);
     for (uint64_t at = address & ~(uint64_t)(FRAME_SIZE - 1); size > 0 && at < address + size; at += FRAME_SIZE) {
         enum pager_result result = page_resolve(pager.current, at, write, key);
@@ -167,6 +173,7 @@ static enum pager_result page_discard_absent(struct space *space, uint64_t addre
     memset(frame_data(frame), 0, FRAME_SIZE);
     page_map(space, address, entry, frame);
     page_mark_dirty(frame);
+    throttle_count(space);
     return PAGER_DONE;
 }
 
@@ -188,6 +195,8 @@ enum pager_result pager_user_discard(uint64_t address, size_t size, uint64_t *do
     for (unsigned budget = DISCARD_PAGE_COUNT; *done_size < size; *done_size += FRAME_SIZE) {
         if (budget-- == 0)
             return PAGER_MORE;
+        if (throttle(pager.current, key))
+            return PAGER_WAIT;
         if (page_discard(pager.current, address + *done_size, key) != PAGER_DONE)
             return PAGER_WAIT;
     }
@@ -199,6 +208,8 @@ enum pager_result pager_user_exec_write(uint64_t address, const void *from, size
         return PAGER_DONE; /* wherever it is: there may be no region */
     if (!range_is_allowed(address, size, REGION_EXEC))
         return PAGER_BAD;
+    if (throttle(pager.current, key)) /* once, at the start: all pages of it become dirty in one epoch */
+        return PAGER_WAIT;
     uint64_t end = address + size;
     uint64_t *entry;
     for (uint64_t at = address & ~(uint64_t)(FRAME_SIZE - 1); at < end; at += FRAME_SIZE) {

@@ -15,7 +15,8 @@ struct pager_state {
     struct space *current;
     struct frame *zero_frame;
     struct list_node dirty, frozen, clean;
-    uint64_t dirty_count, resident_count;
+    struct list_node taken, taken_records, taken_detached; /* what the running commit has seen */
+    uint64_t dirty_count, resident_count, taken_detached_count;
     /* page indexes of the current space that a system call is using: not dropped */
     uint64_t prepared_start, prepared_end;
     uint64_t copied_count, fault_count, commit_count, commit_page_count;
@@ -27,14 +28,31 @@ extern struct pager_state pager;
 
 extern const char pager_memory_key; /* its address: who waits for a free frame */
 
+static inline int page_is_dirty(const struct frame *frame) { return frame->epoch == pager.epoch; }
+static inline int page_is_frozen(const struct frame *frame) {
+    return frame->epoch > pager.durable && frame->epoch != pager.epoch;
+}
+
 /* dirty.c */
 void page_mark_dirty(struct frame *frame);                  /* clean or new -> dirty, on the list */
-int page_is_frozen(const struct frame *frame);
+void page_detach(struct frame *frame);                      /* frozen: its space has a newer copy now */
 /* The mapped page of `entry` gets a frame of its own, dirty in this epoch; the kernel may write it through the
  * direct map. */
 enum pager_result page_own(struct space *space, uint64_t address, uint64_t *entry, const void **key);
 /* The same, and ring 3 may write. */
 enum pager_result page_make_writable(struct space *space, uint64_t address, uint64_t *entry, const void **key);
+
+/* snapshot.c */
+int pager_is_committing(void);                              /* or about to, when near has room again */
+
+/* throttle.c */
+/* 1: the program makes pages dirty faster than near takes them, and has to wait for *key before it makes one more. */
+int throttle(struct space *space, const void **key);
+void throttle_count(struct space *space);                   /* one page more is dirty */
+void throttle_freeze(void);                                 /* a new epoch */
+void throttle_committed(uint64_t page_count, uint64_t duration_ns);
+void throttle_init(void);
+void throttle_stats(struct machine_stats *stats);
 
 /* evict.c */
 struct frame *page_frame_alloc(const void **key);           /* NULL: wait for *key */

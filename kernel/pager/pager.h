@@ -9,13 +9,15 @@
  *   zero       -       zero frame   -       the tree has nothing: all such pages share one frame, read-only
  *   clean      yes     read-only    clean   same as the tree; may be dropped
  *   dirty      yes     writable     dirty   written in this epoch
- *   frozen     yes     read-only    frozen  written in the epoch that is being committed; not yet on the disk
- *   detached   yes     no           frozen  frozen, and its space has a newer copy; freed when on the disk
+ *   frozen     yes     read-only    frozen  written in the epoch that is being committed; not yet durable
+ *   taken      yes     read-only    taken   frozen, and the commit has seen it: its block may be on the disk
+ *   detached   yes     no           *       frozen or taken, and its space has a newer copy; freed when durable
  *
- * A write takes zero, clean -> dirty (in place, zero by a new frame); frozen -> detached, and a copy is dirty. When its
- * block is written, frozen -> clean. A freeze takes all dirty -> frozen in O(1): the list is handed over and the epoch
- * raised; "dirty" with an older epoch than the machine's is frozen. No freeze starts before the commit before it has
- * ended.
+ * A write takes zero, clean -> dirty (in place, zero by a new frame); frozen -> detached, and a copy is dirty. A freeze
+ * takes all dirty -> frozen in O(1): the list is handed over and the epoch raised. Only the end of the commit takes
+ * taken -> clean, in O(1) too: until then a flush may fail, and all is written anew. So the epoch in which a page last
+ * became dirty says what it is: dirty in this one, clean up to the durable one, else frozen. No freeze starts before
+ * the commit before it has ended.
  *
  * Called by: proc, main.c. Context: kernel, interrupts off. Upward calls through struct pager_hooks.
  */
@@ -33,6 +35,7 @@ struct pager_hooks {
     void (*durable)(uint64_t generation);    /* a generation is on the disk: release what it holds back */
     void (*wake)(const void *key);           /* whoever got PAGER_WAIT with this key tries again */
     void (*attention)(void);                 /* there is work: call pager_work and pager_deadline_ns soon */
+    void (*stop)(const char *why, int status) __attribute__((noreturn)); /* the machine cannot go on; nothing durable is lost */
     uint64_t (*now_ns)(void);
     uint64_t (*wall_ns)(void);
 };

@@ -77,12 +77,12 @@ void *pager_record_write(uint32_t page) {
     if (page_is_frozen(frame)) {
         struct frame *copy = record_frame_new(page);
         memcpy(frame_data(copy), frame_data(frame), FRAME_SIZE);
-        frame->kind = FRAME_PAGE; /* detached: the commit frees it */
-        frame->entry = NULL;
+        frame->kind = FRAME_PAGE; /* the commit frees it */
+        page_detach(frame);
         record_frame[page] = frame = copy;
         pager.copied_count++;
     }
-    if (frame->state == PAGE_CLEAN)
+    if (!page_is_dirty(frame))
         page_mark_dirty(frame);
     return frame_data(frame);
 }

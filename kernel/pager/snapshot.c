@@ -29,11 +29,15 @@ void pager_init(const struct pager_hooks *hooks, const struct pager_options *opt
     list_init(&pager.dirty);
     list_init(&pager.frozen);
     list_init(&pager.clean);
+    list_init(&pager.taken);
+    list_init(&pager.taken_records);
+    list_init(&pager.taken_detached);
     pagein_init();
     pager.zero_frame = frame_alloc(FRAME_KERNEL, 1);
     check(pager.zero_frame != NULL);
     memset(frame_data(pager.zero_frame), 0, FRAME_SIZE);
     freeze_ns = hooks->now_ns();
+    throttle_init();
 }
 
 void pager_switch(struct space *space) {
@@ -54,23 +58,40 @@ static int frozen_next(struct store_commit *c, struct store_commit_page *page) {
     if (node == NULL)
         return 0;
     struct frame *frame = list_entry(node, struct frame, link);
-    *page = (struct store_commit_page){
-        .key = {frame->space, frame->page}, .data = frame_data(frame), .owner = frame};
+    frame->taken = 1;
+    if (frame->kind == FRAME_RECORD) {
+        list_append(&pager.taken_records, &frame->link);
+    } else if (frame->entry != NULL) {
+        list_append(&pager.taken, &frame->link);
+    } else {
+        list_append(&pager.taken_detached, &frame->link);
+        pager.taken_detached_count++;
+    }
+    *page = (struct store_commit_page){.key = {frame->space, frame->page}, .data = frame_data(frame)};
     return 1;
 }
 
-static void frozen_written(struct store_commit *c, struct store_commit_page *page) {
+/* The commit could not be finished and begins anew. */
+static void frozen_again(struct store_commit *c) {
     (void)c;
-    struct frame *frame = page->owner;
-    if (frame->kind == FRAME_RECORD) {
-        frame->state = PAGE_CLEAN;
-    } else if (frame->entry != NULL) {
-        frame->state = PAGE_CLEAN;
-        list_append(&pager.clean, &frame->link);
-    } else {
-        frame_free(frame);
+    struct list_node *const taken[] = {&pager.taken, &pager.taken_records, &pager.taken_detached};
+    struct list_node *node;
+    for (unsigned i = 0; i < 3; i++) {
+        while ((node = list_pop(taken[i])) != NULL) {
+            list_entry(node, struct frame, link)->taken = 0;
+            list_append(&pager.frozen, node);
+        }
     }
-    pager.hooks->wake(&pager_memory_key);
+    pager.taken_detached_count = 0;
+}
+
+/* All that the commit has taken is durable: O(1) but for the records. */
+static void taken_release(void) {
+    list_append_all(&pager.clean, &pager.taken);
+    frame_free_all(&pager.taken_detached, pager.taken_detached_count);
+    pager.taken_detached_count = 0;
+    while (list_pop(&pager.taken_records) != NULL)
+        continue;
 }
 
 /* The store keeps what it has, this epoch stays frozen, and whoever dirties more waits. */
@@ -88,15 +109,15 @@ static void commit_done(struct store_commit *c, int status) {
         return;
     }
     if (status != 0)
-        panic("near store: generation %llu cannot be written (error %d); "
-              "it goes on from generation %llu at the next start",
-              (unsigned long long)c->generation, -status, (unsigned long long)pager.durable);
+        pager.hooks->stop("no snapshot can be written any more: the next start goes on from the newest one", status);
+    taken_release();
     if (c->tag != NULL)
         tag[0] = 0;
     retry_ns = 0; /* the next time that it is full is told again */
     pager.commit_count++;
     pager.commit_ns_last = pager.hooks->now_ns() - freeze_ns;
     trace("durable", c->generation, c->page_count);
+    throttle_committed(c->page_count, pager.commit_ns_last);
     pager.durable = c->generation;
     pager.hooks->durable(c->generation);
     pager.hooks->wake(&pager_memory_key);
@@ -117,9 +138,10 @@ static void freeze(void) {
     list_take(&pager.frozen, &pager.dirty);
     commit = (struct store_commit){.generation = pager.epoch, .mono_ns = freeze_ns, .page_count = pager.dirty_count,
                                    .record_version = RECORD_VERSION,
-                                   .next = frozen_next, .written = frozen_written, .done = commit_done};
+                                   .next = frozen_next, .again = frozen_again, .done = commit_done};
     pager.dirty_count = 0;
     pager.epoch++;
+    throttle_freeze();
     if (pager.current != NULL)
         pager_switch(pager.current);
     commit.wall_ns = pager.hooks->wall_ns();
@@ -141,9 +163,11 @@ static void commit_copies(void) {
     freeze_ns = pager.hooks->now_ns();
     commit = (struct store_commit){.generation = store_generation(), .wall_ns = pager.hooks->wall_ns(),
                                    .mono_ns = store_mono_ns(), .record_version = RECORD_VERSION,
-                                   .next = frozen_next, .written = frozen_written, .done = commit_done};
+                                   .next = frozen_next, .again = frozen_again, .done = commit_done};
     commit_start();
 }
+
+int pager_is_committing(void) { return store_commit_running() || frozen_waiting; }
 
 void pager_want_commit(void) {
     if (!wanted)
@@ -232,4 +256,5 @@ void pager_stats(struct machine_stats *stats) {
     stats->far_requests = facts.far_requests;
     stats->near_blocks_total = facts.near_blocks_total;
     stats->near_blocks_free = facts.near_blocks_free;
+    throttle_stats(stats);
 }

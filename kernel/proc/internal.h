@@ -44,6 +44,7 @@ extern const char durable_key; /* woken at every durable generation */
 struct thread *thread_current(void);
 uint64_t schedule_idle_cycles(void);
 int schedule_is_empty(void);                               /* no thread is left */
+uint64_t schedule_resume_cycles(void);
 void thread_add(uint32_t slot, uint32_t process, struct space *space);
 void thread_block(const void *key, uint64_t deadline_ns); /* the current thread, as its registers are now */
 void thread_end(enum thread_state record_state);          /* the current thread */

@@ -25,6 +25,7 @@ static int registers_unsaved;  /* it ran since they were last put into its recor
 static int attention = 1;
 static uint64_t quantum_end_ns;
 static uint64_t idle_cycles; /* halted, since the start */
+static uint64_t resume_cycles; /* until the first program ran, waiting for devices left out */
 
 static int power_pending;
 static void (*power_end)(void); /* ends the machine, once the output has left */
@@ -32,6 +33,7 @@ static uint64_t power_generation;
 static uint64_t power_sent, power_patience_ns; /* how much output has left, and until when some more has to */
 
 uint64_t schedule_idle_cycles(void) { return idle_cycles; }
+uint64_t schedule_resume_cycles(void) { return resume_cycles; }
 
 struct thread *thread_current(void) { return loaded; }
 
@@ -219,6 +221,7 @@ void proc_before_user(void) {
 }
 
 _Noreturn void proc_run(void) {
+    resume_cycles = arch_cycles() - proc_env.entry_cycles - proc_env.waited_cycles();
     proc_attention();
     if (schedule_is_empty())
         power_begin(programs_ended, pager_durable());

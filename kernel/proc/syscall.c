@@ -74,7 +74,7 @@ static uint64_t events_now(void) {
            (machine_record()->resume_seen != proc_resume_count ? WAIT_RESUMED : 0);
 }
 
-static uint64_t boot_cycles; /* kernel entry to the first time that a program waits for input, halted time left out */
+static uint64_t boot_cycles; /* kernel entry to the first time that a program waits for input, waiting for devices left out */
 
 static int64_t sys_wait(const struct thread_registers *r) {
     uint64_t bits = events_now() & r->rdi;
@@ -83,7 +83,7 @@ static int64_t sys_wait(const struct thread_registers *r) {
     if (proc_env.now_ns() >= r->rsi)
         return ERR_TIMEOUT;
     if (boot_cycles == 0 && r->rdi & WAIT_CONSOLE_IN)
-        boot_cycles = arch_cycles() - proc_env.entry_cycles - schedule_idle_cycles();
+        boot_cycles = arch_cycles() - proc_env.entry_cycles - proc_env.waited_cycles() - schedule_idle_cycles();
     return call_again(&console_event_key, r->rsi);
 }
 
@@ -140,6 +140,7 @@ static int64_t sys_stats(const struct thread_registers *r) {
     stats.resume_count = proc_resume_count;
     stats.mono_ns = proc_env.now_ns();
     stats.boot_cycles = boot_cycles;
+    stats.resume_cycles = schedule_resume_cycles();
     arch_user_access_begin();
     memcpy((void *)r->rdi, &stats, size);
     arch_user_access_end();

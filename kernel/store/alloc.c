@@ -10,6 +10,30 @@
 
 static uint64_t page_of_block(uint64_t block) { return block / BITS_PER_PAGE; }
 
+/* The last blocks whose writing failed: passed over as long as there are others. Of this run of the machine. */
+enum { AVOIDED_COUNT = 16 };
+static struct {
+    uint64_t start, end;
+} avoided[AVOIDED_COUNT];
+static unsigned avoided_count; /* all that were, modulo the ring */
+
+void alloc_avoid(uint64_t block, uint64_t count) {
+    avoided[avoided_count % AVOIDED_COUNT].start = block;
+    avoided[avoided_count++ % AVOIDED_COUNT].end = block + count;
+}
+
+void alloc_avoid_none(void) {
+    memset(avoided, 0, sizeof avoided);
+    avoided_count = 0;
+}
+
+static int is_avoided(uint64_t block) {
+    for (unsigned i = 0; i < AVOIDED_COUNT && avoided_count != 0; i++)
+        if (block >= avoided[i].start && block < avoided[i].end)
+            return 1;
+    return 0;
+}
+
 /* The first clear bit in [from, end) of a bitmap page (NULL: all clear), or end. */
 static uint64_t find_clear(const uint64_t *words, uint64_t from, uint64_t end) {
     for (uint64_t block = from; block < end;) {
@@ -18,7 +42,7 @@ static uint64_t find_clear(const uint64_t *words, uint64_t from, uint64_t end) {
             block += 64;
             continue;
         }
-        if ((words == NULL || !(words[bit / 64] >> bit % 64 & 1)) && !block_is_fixed(block))
+        if ((words == NULL || !(words[bit / 64] >> bit % 64 & 1)) && !block_is_fixed(block) && !is_avoided(block))
             return block;
         block++;
     }

@@ -229,7 +229,10 @@ int boot_step_idle(void) {
 
 /* --- in a commit --- */
 
-void boot_commit_begin(void) { boot.table_count = 0; }
+void boot_commit_begin(void) {
+    boot.node_block = 0;
+    boot.table_count = 0;
+}
 
 static int release_old(enum boot_object object) { return life_release(&store.boot[object], TREE_META, 0, NULL); }
 

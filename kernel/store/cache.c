@@ -151,6 +151,17 @@ void cache_set_state(struct node *node, enum node_state state, struct list_node 
 
 void cache_clean(struct node *node) { cache_set_state(node, NODE_CLEAN, &clean); }
 
+/* The cache is that of the durable root again: what was changed since is forgotten. */
+void cache_undo(void) {
+    for (unsigned i = 0; i < BUCKET_COUNT; i++) {
+        for (struct node *node = bucket[i], *next; node != NULL; node = next) {
+            next = node->hash_next;
+            if (node->state == NODE_DIRTY || node->state == NODE_WRITING)
+                cache_forget(node);
+        }
+    }
+}
+
 /* A new, empty, dirty node. */
 int cache_create(struct node_key key, struct node **out) {
     int status = node_new(key, out);

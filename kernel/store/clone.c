@@ -8,7 +8,7 @@
  */
 #include "store/internal.h"
 
-enum { OPERATION_COUNT_MAX = 64 };
+enum { OPERATION_COUNT_MAX = 64, READ_TRY_COUNT = 4 };
 
 struct operation {
     int drop;
@@ -22,13 +22,16 @@ struct descent {
 };
 
 static struct operation queued[OPERATION_COUNT_MAX];
-static unsigned queued_count, applying_count; /* those queued before the running commit */
+static unsigned queued_count;
+static unsigned applying_count; /* those queued before the running commit */
+static unsigned applied_count;  /* of these: they go when it is durable */
 static struct descent stack[SPACE_HEIGHT_MAX + 1];
 static unsigned depth;
 static uint64_t visit_bound; /* blocks that the drop at hand may still meet: a tree has no more than are taken */
 static struct block_ptr_disk leaving; /* the pointer that leaves the tree now; its node is being read when present */
 static struct store_fetch fetch;
 static int reading, loaded, fetch_status;
+static unsigned read_tries;
 
 static int queue(struct operation operation) {
     if (operation.to < SPACE_FIRST_USER || operation.to >= SPACE_COUNT_MAX)
@@ -52,7 +55,7 @@ int store_space_drop(uint64_t space) { return queue((struct operation){1, 0, spa
 
 /* The space whose tree a lookup has to read: of a clone that is still queued, its origin. */
 uint64_t clone_alias(uint64_t space) {
-    for (unsigned i = queued_count; i > 0; i--)
+    for (unsigned i = queued_count; i > applied_count; i--)
         if (queued[i - 1].to == space && !queued[i - 1].drop)
             space = queued[i - 1].from;
     return space;
@@ -62,7 +65,7 @@ int clone_pending(void) { return queued_count != 0; }
 
 void clone_begin(void) {
     applying_count = commit_generation() > store.root.generation ? queued_count : 0;
-    depth = 0;
+    depth = loaded = 0;
     memset(&leaving, 0, sizeof leaving);
 }
 
@@ -105,6 +108,10 @@ static int leave(void) {
     int status = life_share_read(ptr_block(&leaving), &count);
     if (status == 0 && count == 0 && descend)
         status = load_leaving();
+    if (status == 0 && count == 0 && descend && fetch_status == -E_IO && ++read_tries < READ_TRY_COUNT) {
+        loaded = 0; /* its disk may answer later */
+        return -E_IO;
+    }
     if (status == 0)
         status = count > 0 ? life_share_add(ptr_block(&leaving), -1)
                            : life_die(ptr_block(&leaving), ptr_birth(&leaving));
@@ -118,6 +125,7 @@ static int leave(void) {
     }
     loaded = 0;
     visit_bound--;
+    read_tries = 0;
     memset(&leaving, 0, sizeof leaving);
     return 0;
 }
@@ -189,19 +197,33 @@ int clone_step(void) {
     int status = descend();
     if (status != 2)
         return status;
-    if (applying_count == 0)
+    if (applied_count == applying_count)
         return 2;
-    status = apply(&queued[0]);
+    status = apply(&queued[applied_count]);
     if (status != 2)
         return status;
-    applying_count--;
-    queued_count--;
-    memmove(&queued[0], &queued[1], queued_count * sizeof queued[0]);
+    applied_count++;
     return 1;
 }
 
+int clone_is_reading(void) { return reading; }
+
+/* The commit is durable. */
+void clone_done(void) {
+    queued_count -= applied_count;
+    memmove(&queued[0], &queued[applied_count], queued_count * sizeof queued[0]);
+    applied_count = applying_count = 0;
+}
+
+/* The tree is that of the durable root again: what was read of the spaces since is not. */
+void clone_undo(void) {
+    for (unsigned i = 0; i < applied_count; i++)
+        cache_forget_space(TREE_MAIN, queued[i].to);
+    applied_count = applying_count = 0;
+}
+
 void clone_init(void) {
-    queued_count = applying_count = depth = 0;
+    queued_count = applying_count = applied_count = depth = 0;
     reading = loaded = 0;
     memset(stack, 0, sizeof stack);
     memset(&leaving, 0, sizeof leaving);

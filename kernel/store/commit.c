@@ -8,7 +8,11 @@
  */
 #include "store/internal.h"
 
-enum { PHASE_DONE = 2, RETRY_NS = 1000000000 };
+enum {
+    PHASE_DONE = 2,
+    RETRY_NS = 1000000000,
+    ROOT_SLOT_COUNT = 8, /* tried in turn; the durable root's is not among them */
+};
 
 /* A page on its way from the caller to the tree. */
 struct pending {
@@ -29,6 +33,8 @@ static struct {
     unsigned group_index, group_count;
     uint64_t page_count;
     int pruned;
+    unsigned tries;         /* that failed */
+    unsigned root_tries;
     struct root_disk *root; /* a page of its own */
     struct list_node writing;
 } commit;
@@ -235,9 +241,9 @@ static int commit_page(struct pending *pending) {
         return status;
     commit.group_index++;
     commit.page_count++;
-    if (pending->is_zero)
+    if (pending->is_zero && commit.request->written != NULL)
         commit.request->written(commit.request, page);
-    else
+    if (!pending->is_zero)
         write_page(pending->block, (void *)(uintptr_t)page->data, WRITE_DATA, page);
     return 0;
 }
@@ -373,7 +379,7 @@ static void fill_root(struct root_disk *root) {
     root->magic = ROOT_MAGIC;
     root->version = FORMAT_VERSION;
     root->record_version = request->record_version;
-    root->sequence = store.sequence_max + 1;
+    root->sequence = store.sequence_max + 1 + commit.root_tries % ROOT_SLOT_COUNT;
     root->generation = request->generation;
     root->wall_ns = request->wall_ns;
     root->mono_ns = request->mono_ns;
@@ -414,17 +420,24 @@ static int finish(void) {
     struct store_commit *request = commit.request, *after = commit.after;
     struct list_node *link;
     store.root = *commit.root;
-    store.sequence_max = store.root.sequence;
+    store.sequence_max += commit.root_tries < ROOT_SLOT_COUNT ? commit.root_tries + 1 : ROOT_SLOT_COUNT;
+    clone_done();
+    replace_done();
+    unsigned tries = commit.tries;
     while ((link = list_pop(&commit.writing)) != NULL)
         cache_clean(list_entry(link, struct node, link));
     check(list_dead.first == NULL);
     list_dead.count = 0;
     store.frozen = store.draining = store.unsaved = store.far_changed = 0;
     commit.running = 0;
-    if (after != NULL)
+    if (after != NULL) {
         enter(after, NULL);
-    else
-        request->done(request, 0);
+        commit.tries = tries;
+        return 1;
+    }
+    if (tries > 0)
+        store_notice("near: generation %lu is durable now", (unsigned long)store.root.generation);
+    request->done(request, 0);
     return 1;
 }
 
@@ -434,17 +447,80 @@ static int (*const phase[])(void) = {
     wait_writes, write_root, wait_writes, flush,      wait_writes,  finish,
 };
 
-/* Near has failed: ends when nothing is in flight any more. The dirty nodes stay in memory. */
-static int fail(int status) {
-    if (!store.broken)
-        store_notice("near: a snapshot cannot be written (error %d): no more will be made", -status);
-    store.broken = 1;
+/* --- failures --- */
+
+/* Nothing of this commit is on its way any more. */
+static int is_quiet(void) {
     write_push();
-    if (write_in_flight() != 0)
-        return 0;
-    struct store_commit *request = commit.after != NULL ? commit.after : commit.request;
+    return write_in_flight() == 0 && !retain_is_reading() && !clone_is_reading() && !replace_is_reading() &&
+           !copy_is_writing();
+}
+
+/* All that the commit has changed in memory is as the durable root says it; the allocator goes on where it was. */
+static void undo(void) {
+    cache_undo();
+    clone_undo();
+    retain_undo();
+    replace_undo();
+    copy_undo();
+    list_drop(&list_dead);
+    store_take_root(&store.root);
+    store.frozen = store.draining = store.unsaved = 0;
+}
+
+/* What the caller asked for; a root that makes room for it is the store's own. */
+static struct store_commit *asked(void) { return commit.after != NULL ? commit.after : commit.request; }
+
+static unsigned phase_of(int (*function)(void)) {
+    unsigned index = 0;
+    while (phase[index] != function)
+        index++;
+    return index;
+}
+
+/*
+ * A write or a flush failed, or no block was left. After a failed flush nothing says which of the writes before it are
+ * on the disk, and a second flush that succeeds proves nothing: all is written anew, to other blocks. Where the flush
+ * before the root was passed, that is the root alone; it may be on the disk already, and what it names has to stay.
+ */
+static void begin_anew(int status) {
+    struct store_commit *request = asked();
+    unsigned tries = commit.tries;
+    if (tries == 0)
+        store_notice("near: generation %lu cannot be written (%s): nothing is lost, it is written anew until it can",
+                     (unsigned long)request->generation,
+                     status == -E_NOSPACE ? "no free block" : "its disk fails, or is full");
+    if (status == -E_NOSPACE)
+        alloc_avoid_none();
+    if (commit.phase > phase_of(write_root)) {
+        commit.phase = phase_of(write_root);
+        commit.root_tries++;
+        commit.status = 0;
+        write_begin(commit.request);
+    } else {
+        undo();
+        enter(request, NULL);
+        request->again(request);
+    }
+    commit.retry_ns = store.env->now_ns() + (tries < 10 ? RETRY_NS >> (10 - tries) : RETRY_NS);
+    commit.tries = tries + 1;
+}
+
+static int give_up(int status) {
+    store_notice("near: a snapshot cannot be written (error %d): no more will be made", -status);
+    store.broken = 1;
     commit.running = 0;
+    struct store_commit *request = asked();
     request->done(request, status);
+    return 0;
+}
+
+static int fail(int status) {
+    if (!is_quiet())
+        return 0;
+    if (asked()->again == NULL || (status != -E_IO && status != -E_NOSPACE))
+        return give_up(status);
+    begin_anew(status);
     return 0;
 }
 
@@ -461,7 +537,7 @@ static int retry_later(void) {
 int commit_step(void) {
     if (!commit.running)
         return 0;
-    if (commit.phase > 0 && write_status() != 0)
+    if (commit.phase > 0 && commit.status == 0)
         commit.status = write_status();
     if (commit.status != 0)
         return fail(commit.status);

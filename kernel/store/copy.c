@@ -222,6 +222,20 @@ int copy_settled(void) {
 /* True while a copy is on its way. */
 int copy_busy(void) { return copy_count > 0; }
 
+int copy_is_writing(void) {
+    for (unsigned i = 0; i < COPY_COUNT && copy_count > 0; i++)
+        if (copies[i].state == COPY_WRITING)
+            return 1;
+    return 0;
+}
+
+/* The map and the bitmap are those of the durable root again: what has a block gets another. */
+void copy_undo(void) {
+    for (unsigned i = 0; i < COPY_COUNT; i++)
+        if (copies[i].state == COPY_WRITTEN || copies[i].state == COPY_FAILED)
+            copies[i].state = COPY_QUEUED;
+}
+
 void copy_init(void) {
     memset(copies, 0, sizeof copies);
     copy_count = 0;

@@ -119,6 +119,7 @@ void cache_forget(struct node *node);
 void cache_forget_space(enum tree_id tree, uint64_t space);
 void cache_set_state(struct node *node, enum node_state state, struct list_node *list);
 void cache_clean(struct node *node);
+void cache_undo(void);
 struct list_node *cache_dirty(enum tree_id tree, unsigned level);
 struct list_node *cache_placed(enum tree_id tree, unsigned level);
 int cache_has_dirty(enum tree_id tree);
@@ -141,6 +142,8 @@ static inline struct node_key page_of(enum tree_id tree, uint64_t space, uint64_
 /* alloc.c */
 int alloc_block(uint64_t *block);
 int alloc_free(uint64_t block);
+void alloc_avoid(uint64_t block, uint64_t count);
+void alloc_avoid_none(void);
 
 /* life.c: counts, deaths */
 int life_share_read(uint64_t block, uint32_t *count);
@@ -161,6 +164,7 @@ int list_add(struct list_writer *writer, uint64_t block, uint64_t birth);
 int list_flush_full(struct list_writer *writer); /* 1: wrote a block */
 int list_place(struct list_writer *writer);      /* 1: there was something to settle */
 int list_finish(struct list_writer *writer);
+void list_drop(struct list_writer *writer);
 
 /* retain.c: the table of generations, and what is free */
 int retain_record(uint64_t index, int modify, struct generation_disk **record);
@@ -181,6 +185,8 @@ struct retain_survey {
 int retain_survey(uint64_t generation, struct retain_survey *survey);
 int retain_scan(uint64_t *count);
 void retain_forget(void);
+int retain_is_reading(void);
+void retain_undo(void);
 void retain_init(void);
 
 /* tag.c: which generations are kept although they are not among the newest */
@@ -216,6 +222,8 @@ int copy_busy(void);
 int copy_find(unsigned home, uint64_t far_block, uint64_t *near_block);
 int copy_set(unsigned home, uint64_t far_block, uint64_t near_block);
 void copy_init(void);
+int copy_is_writing(void);
+void copy_undo(void);
 void copy_bad(unsigned home, uint64_t far_block);
 
 /* clone.c: clones and drops of spaces */
@@ -223,6 +231,9 @@ uint64_t clone_alias(uint64_t space);
 int clone_step(void); /* 2: all queued operations are applied */
 void clone_begin(void);
 int clone_pending(void);
+int clone_is_reading(void);
+void clone_done(void);
+void clone_undo(void);
 void clone_init(void);
 
 /* boot.c */
@@ -236,6 +247,9 @@ void boot_uninstalled(void); /* the loader area and block 0 are not what the loa
 
 /* replace.c */
 int replace_step(void);
+int replace_is_reading(void);
+void replace_done(void);
+void replace_undo(void);
 uint64_t replace_bound(void);
 void replace_init(void);
 
@@ -246,6 +260,7 @@ int commit_step(void);
 void commit_init(void);
 
 /* open.c */
+void store_take_root(const struct root_disk *root);
 int disk_serves(unsigned disk, unsigned home);
 
 #endif

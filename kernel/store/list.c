@@ -83,6 +83,15 @@ int list_place(struct list_writer *writer) {
     return 0;
 }
 
+/* Forgets all that was added and not written. */
+void list_drop(struct list_writer *writer) {
+    for (struct list_block_disk *page = writer->first, *next; page != NULL; page = next) {
+        next = link_of(page)->next;
+        store.env->page_free(page);
+    }
+    memset(writer, 0, sizeof *writer);
+}
+
 /* Writes all that is left; every page has its place. */
 int list_finish(struct list_writer *writer) {
     while (writer->first != NULL) {

@@ -100,7 +100,7 @@ static void insert_root(const struct root_disk *root) {
 static int view_ring(unsigned disk) {
     int status = 0, unknown = 0;
     uint64_t unknown_sequence = 0; /* the newest of another version */
-    unsigned count = 0;
+    unsigned count = 0, unreadable = 0;
     for (; count < RING_COUNT; count++) {
         void *page = store.env->page_alloc(0);
         if (page == NULL)
@@ -111,6 +111,7 @@ static int view_ring(unsigned disk) {
         const struct root_disk *root = ring_io[i].io.page[0];
         int read = sync_wait(&ring_io[i]);
         int validity = read == 0 ? root_valid(root, view.header.store_id) : read;
+        unreadable += read != 0;
         if (validity == -E_VERSION && root->sequence >= unknown_sequence) {
             unknown = 1;
             unknown_sequence = root->sequence;
@@ -119,6 +120,9 @@ static int view_ring(unsigned disk) {
             insert_root(root);
         store.env->page_free(ring_io[i].io.page[0]);
     }
+    if (unreadable > 0)
+        store_notice("%s: %u root records cannot be read: an older generation may be the newest that is found",
+                     disk_name(disk), unreadable);
     if (count < RING_COUNT)
         status = -E_NOMEM;
     else if (unknown && (view.root_count == 0 || unknown_sequence > view.root[0].sequence))
@@ -156,10 +160,8 @@ static int view_disk(unsigned disk) {
 
 /* --- a root becomes the state in memory --- */
 
-static void take_root(const struct root_disk *root) {
-    cache_init();
-    retain_forget();
-    store.root = *root;
+/* What a commit changes in memory, as the root says it. */
+void store_take_root(const struct root_disk *root) {
     store.tree[TREE_MAIN] = (struct tree){root->tree, root->tree_height};
     store.tree[TREE_META] = (struct tree){root->meta, root->meta_height};
     store.boot[BOOT_KERNEL] = root->kernel;
@@ -172,6 +174,13 @@ static void take_root(const struct root_disk *root) {
     store.free_count = root->free_count;
     if (store.header.block_count > root->block_count) /* it has been grown */
         store.free_count += store.header.block_count - root->block_count;
+}
+
+static void take_root(const struct root_disk *root) {
+    cache_init();
+    retain_forget();
+    store.root = *root;
+    store_take_root(root);
     store.alloc_next = root->alloc_next;
     store.retention = (struct store_retention){root->retain_wanted != 0 ? root->retain_wanted : root->retain_count,
                                                root->retain_hourly, root->retain_daily};
@@ -296,11 +305,6 @@ static int no_page(struct store_commit *commit, struct store_commit_page *page) 
     return 0;
 }
 
-static void no_written(struct store_commit *commit, struct store_commit_page *page) {
-    (void)commit;
-    (void)page;
-}
-
 static void commit_done(struct store_commit *commit, int status) { *(int *)commit->owner = status; }
 
 /* A root without pages, waited for. */
@@ -308,7 +312,7 @@ static int commit_now(void) {
     int result = 1;
     struct store_commit commit = {.generation = store.root.generation, .wall_ns = store.root.wall_ns,
                                   .mono_ns = store.root.mono_ns, .record_version = store.root.record_version,
-                                  .next = no_page, .written = no_written, .done = commit_done, .owner = &result};
+                                  .next = no_page, .done = commit_done, .owner = &result};
     int status = store_commit_start(&commit);
     if (status != 0)
         return status;

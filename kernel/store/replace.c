@@ -9,7 +9,8 @@
 
 enum { PHASE_DONE = 2 };
 
-static const struct store_boot_object *given[BOOT_LOADER + 1];
+static const struct store_boot_object *asked[BOOT_LOADER + 1]; /* for the next commit, until it is durable */
+static const struct store_boot_object *given[BOOT_LOADER + 1]; /* of these: what the running one has still to do */
 
 static struct {
     struct node_disk *old, *own;
@@ -20,13 +21,27 @@ static struct {
 } at;
 
 void store_boot_replace(const struct store_boot_object *kernel, const struct store_boot_object *loader) {
-    given[BOOT_KERNEL] = kernel;
-    given[BOOT_LOADER] = loader;
+    asked[BOOT_KERNEL] = given[BOOT_KERNEL] = kernel;
+    asked[BOOT_LOADER] = given[BOOT_LOADER] = loader;
+}
+
+int replace_is_reading(void) { return at.reading; }
+
+void replace_done(void) { memset(asked, 0, sizeof asked); }
+
+void replace_undo(void) {
+    if (at.old != NULL)
+        store.env->page_free(at.old);
+    if (at.own != NULL)
+        store.env->page_free(at.own);
+    memset(&at, 0, sizeof at);
+    memcpy(given, asked, sizeof given);
 }
 
 void replace_init(void) {
     memset(&at, 0, sizeof at);
     memset(given, 0, sizeof given);
+    replace_done();
 }
 
 /* Blocks that a commit needs for it at most. */

@@ -7,7 +7,7 @@
  */
 #include "store/internal.h"
 
-enum { HELD_WRITER_COUNT = 4, ENTRIES_PER_STEP = 32 };
+enum { HELD_WRITER_COUNT = 4, ENTRIES_PER_STEP = 32, READ_TRY_COUNT = 4 };
 enum walk_state { WALK_START, WALK_PICK, WALK_DEAD, WALK_HELD, WALK_FINISH, WALK_WRITERS };
 
 static uint64_t record_count;
@@ -27,12 +27,21 @@ static struct {
     struct list_block_disk *page;
     struct store_fetch fetch;
     int reading, loaded, status;
+    unsigned tries;
     uint32_t entry;
 } walk;
 
 void retain_forget(void) {
     record_count = 0;
     scanned = 0;
+}
+
+int retain_is_reading(void) { return walk.reading; }
+
+void retain_undo(void) {
+    for (unsigned i = 0; i < HELD_WRITER_COUNT; i++)
+        list_drop(&held[i]);
+    retain_forget();
 }
 
 void retain_init(void) {
@@ -195,6 +204,7 @@ static int load_block(void) {
 static void walk_to(const struct block_ptr_disk *pointer) {
     walk.at = *pointer;
     walk.loaded = 0;
+    walk.tries = 0;
 }
 
 /* Works through a part of the block at hand. 2: this list is done. */
@@ -206,6 +216,10 @@ static int walk_list(uint64_t death) {
         return status;
     if (walk.status == 0 && walk.page->count > LIST_ENTRY_COUNT_MAX)
         walk.status = -E_CORRUPT;
+    if (walk.status == -E_IO && ++walk.tries < READ_TRY_COUNT) {
+        walk.loaded = 0; /* its disk may answer later */
+        return -E_IO;
+    }
     if (walk.status != 0) {
         store_notice("a list of dead blocks is damaged: what it names stays taken");
         memset(&walk.at, 0, sizeof walk.at);

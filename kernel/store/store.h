@@ -96,7 +96,7 @@ int store_fetch(struct store_fetch *fetch);      /* 0: done will come. Never cal
 /* --- committing: one at a time --- */
 struct store_commit_page {
     struct page_key key;
-    const void *data;                            /* stable until written() */
+    const void *data;                            /* stable until done() */
     void *owner;
 };
 
@@ -113,10 +113,12 @@ struct store_commit {
     uint64_t untag_generation;                   /* one that loses its tag; 0: none */
     const struct start_failures_disk *failures;  /* what the root says of failed starts from now on; NULL: as it is */
     int (*next)(struct store_commit *commit, struct store_commit_page *page); /* 1: page set; 0: no more */
-    /* its block is on the disk (not yet flushed) */
+    /* Near failed: all is written anew, to other blocks; next() begins with the first page. NULL: a failure is the end. */
+    void (*again)(struct store_commit *commit);
+    /* its block is on the disk (not yet flushed; with `again` perhaps not for the last time); may be NULL */
     void (*written)(struct store_commit *commit, struct store_commit_page *page);
     /* 0: durable. -E_NOSPACE: near is full although old generations were given up: nothing of this commit was taken,
-     * it may be started again. Else near failed: the state in memory is kept, the epoch cannot be lost silently */
+     * it may be started again. Else nothing was changed, and no more commits can be made: -E_IO only without `again` */
     void (*done)(struct store_commit *commit, int status);
     void *owner;
 };

@@ -1,8 +1,8 @@
 /*
  * kernel/store/write.c: the commit's writes: contiguous blocks go in one request, many requests are in flight.
  *
- * Promise: a write that fails is made again a few times; a flush is not (after a failed flush the device may have
- * forgotten what it had taken), and the commit learns of it through write_status.
+ * Promise: a write that fails is made again a few times, then its blocks are avoided; a flush is not (after a failed
+ * flush the device may have forgotten what it had taken); the commit learns of both through write_status.
  * Called by: commit.c, list.c, boot.c. Completions run in interrupt context.
  */
 #include "store/internal.h"
@@ -51,15 +51,18 @@ void write_begin(struct store_commit *new_commit) {
     commit = new_commit;
 }
 
-static void complete(struct batch *batch) {
-    for (unsigned i = 0; i < batch->io.page_count; i++) {
-        if (batch->kind == WRITE_DATA)
-            commit->written(commit, &batch->page[i]);
-        else if (batch->kind == WRITE_FREE)
-            store.env->page_free(batch->io.page[i]);
-    }
+/* Pages that are nobody else's go; data and nodes stay with their owners until the commit is durable. */
+static void give_back(struct batch *batch) {
+    for (unsigned i = 0; i < batch->io.page_count && batch->kind == WRITE_FREE; i++)
+        store.env->page_free(batch->io.page[i]);
     list_append(&idle, &batch->link);
     in_flight--;
+}
+
+static void complete(struct batch *batch) {
+    for (unsigned i = 0; i < batch->io.page_count && batch->kind == WRITE_DATA && commit->written != NULL; i++)
+        commit->written(commit, &batch->page[i]);
+    give_back(batch);
 }
 
 static void batch_done(struct store_io *io, int status) {
@@ -73,11 +76,10 @@ static void batch_done(struct store_io *io, int status) {
         complete(batch);
         return;
     }
-    /* The pages stay with their owners: what they hold is not on the disk. */
     if (first_error == 0)
         first_error = -E_IO;
-    list_append(&idle, &batch->link);
-    in_flight--;
+    alloc_avoid(batch->block, batch->io.page_count);
+    give_back(batch);
 }
 
 /* Sends what has gathered. */

@@ -85,6 +85,7 @@ static struct pending *pending;
 static size_t pending_count;
 static uint64_t completion_count, write_count, cut_after = UINT64_MAX;
 static int ordered, synchronous, greedy;
+static int persistent; /* commits that fail are made anew */
 static uint64_t time_ns;
 
 static uint64_t now_ns(void) { return time_ns += 1000; }
@@ -119,9 +120,12 @@ static void settle_all(struct disk *disk) {
     memcpy(disk->durable, disk->now, disk->block_count * BLOCK_SIZE);
 }
 
-/* A flush takes what was written; copying only what changed. */
-static void flush(struct disk *disk) {
-    for (struct unflushed *write = disk->unflushed; write != NULL; write = write->next)
+/*
+ * A flush takes what was written; copying only what changed. One that fails forgets it: reads still give it, the next
+ * flush succeeds, and a power cut takes it (as Linux does to a file whose fsync failed).
+ */
+static void flush(struct disk *disk, int fails) {
+    for (struct unflushed *write = disk->unflushed; write != NULL && !fails; write = write->next)
         memcpy(disk->durable + write->sector * SECTOR_BYTES, disk->now + write->sector * SECTOR_BYTES, BLOCK_SIZE);
     while (disk->unflushed != NULL) {
         struct unflushed *next = disk->unflushed->next;
@@ -142,10 +146,9 @@ static int perform(struct store_io *io) {
     if (disk->dead)
         return -E_IO;
     if (io->op == STORE_FLUSH) {
-        if (take_failure(&disk->fail_flushes))
-            return -E_IO;
-        flush(disk);
-        return 0;
+        int fails = take_failure(&disk->fail_flushes);
+        flush(disk, fails);
+        return fails ? -E_IO : 0;
     }
     if (take_failure(io->op == STORE_READ ? &disk->fail_reads : &disk->fail_writes))
         return -E_IO;
@@ -307,6 +310,11 @@ static void written(struct store_commit *c, struct store_commit_page *page) {
     written_count++;
 }
 
+static void again(struct store_commit *c) {
+    (void)c;
+    staged_next = written_count = 0;
+}
+
 static void commit_done(struct store_commit *c, int status) {
     (void)c;
     commit_result = status;
@@ -327,7 +335,7 @@ static struct {
 static int run_commit(uint64_t generation) {
     commit = (struct store_commit){.generation = generation, .wall_ns = generation * 1000, .mono_ns = generation * 10,
                                    .page_count = staged_count, .record_version = 1, .next = next_page,
-                                   .written = written, .done = commit_done,
+                                   .written = written, .done = commit_done, .again = persistent ? again : NULL,
                                    .flags = (uint32_t)say.flags, .tag = say.tag[0] != 0 ? say.tag : NULL,
                                    .tag_generation = say.tag_generation, .untag_generation = say.untag_generation};
     if (say.wall_ns != 0)
@@ -668,6 +676,8 @@ static void cmd_set(const char *name, uint64_t index, uint64_t value) {
         synchronous = (int)value;
     else if (strcmp(name, "quiet") == 0)
         quiet = (int)value;
+    else if (strcmp(name, "persistent") == 0)
+        persistent = (int)value;
     else if (strcmp(name, "memory") == 0)
         page_limit = value == 0 ? SIZE_MAX : value;
     else if (strcmp(name, "dead") == 0)

@@ -176,6 +176,25 @@ def test_a_write_that_fails_is_made_again(start: Start) -> None:
     assert_good(host)
 
 
+@pytest.mark.parametrize("failing", ["writes", "flushes"])
+@pytest.mark.parametrize("count", range(1, 12))
+def test_a_commit_that_fails_is_made_anew(start: Start, failing: str, count: int) -> None:
+    """All of it, since a flush that failed has forgotten what was written before: a power cut proves it."""
+    host = start()
+    host("set persistent 0", 1)
+    for turn in range(4):
+        host("puts", 16, 0, turn * 1000 + 1, 300)
+        host(f"set fail_{failing} 0", count * 6 if failing == "writes" else count)
+        assert commit(host) == turn + 2
+        assert host.holds(16, 100, turn * 1000 + 101)
+        assert "is durable now" in host.notices()
+        assert_good(host)
+        host("crash")
+        assert int(host("open")) == turn + 2
+        assert all(host.holds(16, page, turn * 1000 + 1 + page) for page in range(0, 300, 7))
+        assert_good(host)
+
+
 def test_a_dead_near_ends_commits_but_not_reads(start: Start) -> None:
     host = start()
     host("puts", 16, 0, 1, 30)

@@ -45,6 +45,7 @@ class Life(RuleBasedStateMachine):
     def begin(self, seed: int, blocks: int, ordered: bool) -> None:
         self.host("set seed 0", seed)
         self.host("set ordered 0", int(ordered))
+        self.host("set persistent 0", 1)
         self.host("disk 0", blocks)
         self.host("format 0")
         self.host("open")
@@ -72,6 +73,11 @@ class Life(RuleBasedStateMachine):
             self.next_value += 1
             self.host("put", space, index, value)
             self.staged[space, index] = value
+
+    @rule(kind=st.sampled_from(["writes", "flushes"]), count=st.integers(1, 40))
+    def disk_fails(self, kind: str, count: int) -> None:
+        """So many of the next ones: the commits that meet them are made anew, in full."""
+        self.host(f"set fail_{kind} 0", count if kind == "writes" else count % 5)
 
     @rule(space=SPACES, start=st.sampled_from([0, 100, 16000]), count=st.integers(1, 260))
     def write_many(self, space: int, start: int, count: int) -> None:

@@ -42,6 +42,14 @@ def assemble(tmp_path: Path) -> Callable[..., genesis.Program]:
     return build
 
 
+@pytest.fixture
+def large_image(build_files: genesis.BuildFiles, tmp_path: Path) -> Path:
+    """A fresh image of 512 MiB."""
+    path = tmp_path / "large.img"
+    genesis.create_image(path, build_files, 512 << 20)
+    return path
+
+
 @dataclass
 class Kept:
     """`revenant run --console pty --keep`: a client of its terminal, and the cutting of its power."""

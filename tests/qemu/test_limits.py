@@ -63,14 +63,6 @@ def pause(seconds: float) -> None:
     select.select([], [], [], seconds)
 
 
-@pytest.fixture
-def large_image(build_files: genesis.BuildFiles, tmp_path: Path) -> Path:
-    """A fresh image of 512 MiB."""
-    path = tmp_path / "large.img"
-    genesis.create_image(path, build_files, 512 << 20)
-    return path
-
-
 def test_bad_pointers_in_every_call(machine: Start) -> None:
     now = at_prompt(machine())
     bad = [0, 1, 0x1000, EXEC - 1, 0xE00000, HEAP_END - 1, HEAP_END, USER_END - 1, USER_END]
@@ -187,20 +179,6 @@ def test_discard_of_pages_on_their_way(machine: Start, image: Path, serve: Calla
     again.command_at_prompt("discard_all()", 60)
     total = f"sum(machine.mem32[{UNTOUCHED} + i * 4096] for i in range({count}))"
     assert again.command_at_prompt(f"revenant.commit() > 0, {total}") == "(True, 0)"
-
-
-def test_heap_of_twice_the_memory(machine: Start, large_image: Path) -> None:
-    now = machine(large_image, memory_mib=48)
-    wait_for_prompt(now)
-    now.command_at_prompt("import gc; gc.disable()")  # each collection would read all of it again
-    paste(now, "blocks = []\nfor i in range(96): blocks.append(bytes([i]) * (1 << 20))\n")
-    now.command_at_prompt("import revenant; revenant.commit() > 0", 120)
-    question = "all(blocks[i][j] == i for i in range(96) for j in range(0, 1 << 20, 4096))"
-    assert now.command_at_prompt(question, 120) == "True"
-    now.kill()
-    again = machine(large_image, memory_mib=48)
-    wait_for_prompt(again)
-    assert again.command_at_prompt(question, 120) == "True"
 
 
 def test_every_page_below_a_node_of_its_own(machine: Start, large_image: Path) -> None:

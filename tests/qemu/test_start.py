@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from revenant import bench
 from revenant.check import check_store
 from revenant.machine import Machine
-from revenant.qemu import Boot
+from revenant.qemu import Boot, MachineConfig
 from revenant.script import wait_for_prompt
 from revenant.store import Store
 
@@ -84,3 +85,13 @@ def test_an_idle_machine_does_not_write(machine: Start) -> None:
         written.append(int(now.command_at_prompt("revenant.stats()['near_writes']")))
     # typing and answering cost snapshots; 15 intervals of sleep must not
     assert written[1] - written[0] < 300, (before, written)
+
+
+def test_a_start_does_not_grow(tmp_path: Path) -> None:
+    """After a crash: with neither the image, nor the heap, nor memory. In guest instructions, which repeat."""
+    counts = []
+    for image_mib, heap_mib, memory_mib in ((16, 0, 256), (4096, 0, 256), (4096, 64, 256), (4096, 0, 4096)):
+        image = tmp_path / f"crashed-{len(counts)}.img"
+        bench.crashed_image(image, image_mib, heap_mib, memory_mib)
+        counts.append(bench.resume_instructions(MachineConfig(image, memory_mib=memory_mib)))
+    assert min(counts) > 100_000 and max(counts) < 1.2 * min(counts), counts

@@ -26,7 +26,7 @@ from revenant.images import copy_image
 from revenant.machine import PROMPT, Machine
 from revenant.output import print_rows, say, working
 from revenant.qemu import Boot, MachineConfig
-from revenant.script import output_of
+from revenant.script import output_of, wait_for_prompt
 from revenant.store import Store
 
 ICOUNT = ("-icount", "shift=0,sleep=off")
@@ -111,6 +111,48 @@ def bench_start(shop: Workshop) -> list[Row]:
                 "answered_median_s": median(seconds), "answered_min_s": round(min(seconds), 4),
                 "answered_max_s": round(max(seconds), 4), "entry_to_prompt_instructions": count,
             })  # fmt: skip
+    return rows
+
+
+# --- resume ---
+
+RESUME_CASES = (
+    {"image_mib": 16, "heap_mib": 0, "memory_mib": 256},
+    {"image_mib": 4096, "heap_mib": 0, "memory_mib": 256},
+    {"image_mib": 4096, "heap_mib": 512, "memory_mib": 256},
+    {"image_mib": 4096, "heap_mib": 0, "memory_mib": 4096},
+)
+
+
+def crashed_image(path: Path, image_mib: int, heap_mib: int, memory_mib: int) -> None:
+    """A machine with a history and so much more heap, cut off while it runs."""
+    genesis.create_image(path, genesis.BuildFiles.locate(), image_mib * MIB)
+    with Machine(MachineConfig(path, memory_mib=memory_mib), TIMEOUT_S) as machine:
+        machine.expect_exact(PROMPT)
+        ask(machine, f"import gc, revenant; gc.disable(); data = b'x' * ({heap_mib} << 20); print(0)")
+        ask(machine, "for _ in range(20): last = revenant.commit()\nprint(last)")
+
+
+def resume_instructions(config: MachineConfig) -> int:
+    """Guest instructions from the kernel's entry to the first program, waiting for devices left out."""
+    with Machine(replace(config, extra=ICOUNT), TIMEOUT_S) as machine:
+        wait_for_prompt(machine)
+        return int(ask(machine, "import json, revenant; print(json.dumps(revenant.stats()['resume_cycles']))"))
+
+
+def bench_resume(shop: Workshop) -> list[Row]:
+    """The start after a crash, against the size of image, heap and memory."""
+    rows = []
+    for case in RESUME_CASES:
+        image = shop.folder / "crashed.img"
+        image.unlink(missing_ok=True)
+        crashed_image(image, **case)
+        config = MachineConfig(image, memory_mib=case["memory_mib"])
+        seconds = [answered_s(config) for _ in range(shop.run_count)]
+        rows.append({
+            "benchmark": "resume", **case, "resume_instructions": resume_instructions(config), "runs": len(seconds),
+            "answered_median_s": median(seconds), "answered_min_s": round(min(seconds), 4),
+        })  # fmt: skip
     return rows
 
 
@@ -321,7 +363,9 @@ def bench_stream(shop: Workshop) -> list[Row]:
 
 # --- the command ---
 
-BENCHMARKS: Mapping[str, Any] = {"start": bench_start, "snapshot": bench_snapshot, "stream": bench_stream}
+BENCHMARKS: Mapping[str, Any] = {
+    "start": bench_start, "resume": bench_resume, "snapshot": bench_snapshot, "stream": bench_stream,
+}  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -329,7 +373,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def bench(
-        names: list[str] = typer.Argument(None, help="start, snapshot, stream; all when none is given"),
+        names: list[str] = typer.Argument(None, help="start, resume, snapshot, stream; all when none is given"),
         runs: int = typer.Option(RUN_COUNT, help="how often a start is timed"),
         as_json: bool = typer.Option(False, "--json", help="one list of rows"),
     ) -> None:

@@ -39,6 +39,7 @@ EXIT_PANIC = 0x7F << 1 | 1  # isa-debug-exit: the value written, doubled, plus o
 EXIT_LOADER = 0x7E << 1 | 1
 EXIT_REFUSED = 0x7D << 1 | 1
 EXIT_ENDED = 0x7C << 1 | 1
+EXIT_STOPPED = 0x7B << 1 | 1
 E_CORRUPT = 4  # kernel/lib/error.h
 PR_SET_PDEATHSIG = 1
 PROMPT = b">>> "
@@ -131,15 +132,25 @@ def refusal(config: MachineConfig, said: list[str], disk: str | Path) -> Refused
 def panic(config: MachineConfig, said: list[str], names: str) -> MachineError:
     """What the kernel gave as its reason, and the last damage that it had found; where it was as details."""
     why = next((line for line in said if line.startswith("panic: ")), said[-1])
-    damage = [line for line in said if "does not have its hash" in line][-1:]
-    return MachineError(config.near, "; ".join([*damage, why]), "no generation is lost", 3, names, True)
+    return MachineError(config.near, "; ".join([*damage(said), why]), "no generation is lost", 3, names, True)
+
+
+def damage(said: list[str]) -> list[str]:
+    """The last damage that was found."""
+    return [line for line in said if "does not have its hash" in line][-1:]
+
+
+def stopped(config: MachineConfig, said: list[str]) -> MachineError:
+    """The kernel ended a machine that could go on, but not save anything any more."""
+    what = said[-1].partition(" (error ")[0]
+    remedy = f"what was shown is saved; `revenant check {config.near}`, `revenant rollback {config.near}`"
+    return MachineError(config.near, "; ".join([*damage(said), what]), remedy, 3)
 
 
 def ended(config: MachineConfig, said: list[str], names: str) -> MachineError:
     """How the programs ended, the first words of each; the last damage that was found may be why."""
     ends = re.compile(r"process \d+ \(.*\) (stopped|(had )?ended)\b")
-    damage = [line for line in said if "does not have its hash" in line][-1:]
-    why = "; ".join([*damage, *(line for line in said if ends.match(line))])
+    why = "; ".join([*damage(said), *(line for line in said if ends.match(line))])
     remedy = "`revenant rollback` goes back to an older generation"
     return MachineError(config.near, f"no program is left: {why}", remedy, 4, names, True)
 
@@ -157,6 +168,8 @@ def explain_exit(config: MachineConfig, status: int, stderr: str) -> MachineErro
         return ended(config, said, explain(stderr, local_images(config)))
     if status == EXIT_REFUSED:
         return refusal(config, said, config.near)
+    if status == EXIT_STOPPED:
+        return stopped(config, said)
     if status == EXIT_LOADER:
         return refusal(config, said, boot_disk(config))
     if status < 0:

@@ -6,6 +6,7 @@ Used by: `revenant serve`, `revenant run` (is the server there?), the tests (del
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class ServerConfig:
     stats: Path | None = None
     log: Path | None = None
     pidfile: Path | None = None
+    error_words: Sequence[str] = ()
+    """Parameters of nbdkit-error-filter(1), for tests."""
 
     @property
     def uri(self) -> str:
@@ -48,7 +51,8 @@ def command_line(config: ServerConfig) -> list[str]:
         words += ["--pidfile", str(config.pidfile.absolute())]
     wanted = {"log": config.log, "stats": config.stats, "rate": config.rate, "delay": config.delay_ms}
     words += [f"--filter={name}" for name, value in wanted.items() if value is not None]
-    words += ["file", str(config.image.absolute())]
+    words += ["--filter=error"] if config.error_words else []
+    words += ["file", str(config.image.absolute()), *config.error_words]
     if config.log:
         words.append(f"logfile={config.log.absolute()}")
     if config.stats:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -109,6 +109,8 @@ class MachineConfig:
     test_resident: int = 0
     log_level: int = 1
     write_log: WriteLog | None = None
+    near_filter: Mapping[str, Any] | None = None
+    """A QEMU filter driver between the guest and near, for tests: blkdebug, throttle."""
     retain: Retention | None = None
     extra: Sequence[str] = ()
 
@@ -175,6 +177,13 @@ def near_blockdev(path: Path) -> dict[str, Any]:
         "discard": "unmap",
         "cache": {"direct": False, "no-flush": False},
     }
+
+
+def filtered(blockdev: dict[str, Any], driver: Mapping[str, Any]) -> dict[str, Any]:
+    """The same disk behind a filter driver."""
+    name = blockdev["node-name"]
+    child = "image" if driver["driver"] == "blkdebug" else "file"
+    return {**driver, "node-name": name, child: {**blockdev, "node-name": f"{name}-file"}}
 
 
 def far_blockdev(uri: str, node: str) -> dict[str, Any]:
@@ -266,6 +275,8 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
     words += wiring.monitor
     from_near = not config.fars or boots_by_itself(config.near)
     near = near_blockdev(config.near)
+    if config.near_filter:
+        near = filtered(near, config.near_filter)
     if config.write_log:
         words += config.write_log.words()
         near = config.write_log.blockdev(near)
