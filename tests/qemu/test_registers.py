@@ -124,6 +124,11 @@ def test_interrupts_at_the_border(machine: Start, craft: Craft) -> None:
     wait_for_prompt(now)
 
 
+def test_turns_end_by_themselves(machine: Start, craft: Craft) -> None:
+    """No snapshots, no input: nothing interrupts a program that never waits but the end of its turn."""
+    machine(craft([SPIN, CALLS]), interval_ms=0).expect_voice("(other1) ended with status 0")
+
+
 def test_vector_control_with_all_bits_set(machine: Start, craft: Craft) -> None:
     """FXRSTOR faults on bits of MXCSR that the CPU does not have."""
     image = bytearray(genesis.fx_image())
