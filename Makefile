@@ -52,8 +52,8 @@ fuzz: ## libFuzzer (clang) on the host-built store for FUZZ_TIME_S; what it find
 	ASAN_OPTIONS=detect_leaks=0 $(BUILD)/host/fuzz_store -max_total_time=$(FUZZ_TIME_S) -timeout=30 -max_len=200 \
 		-print_final_stats=1 -artifact_prefix=$(BUILD)/host/fuzz/failed- $(BUILD)/host/fuzz tests/corpus/store
 
-mutate: $(REVENANT) ## Each safeguard of the store left out alone: the native tests must fail for every one
-	$(VENV)/bin/python tests/host/mutate.py
+mutate: build ## Each safeguard of the kernel left out alone: the tests must fail for every one (an hour)
+	nice $(REVENANT) crashtest --mutate
 
 UPSTREAM := $(VENV)/bin/python tests/upstream/run.py $(BUILD)/src/micropython --image $(BUILD)/conformance.img
 conformance: build ## MicroPython's own tests, all directories: undisturbed, then with kill -9 after and within them

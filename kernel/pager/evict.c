@@ -43,8 +43,11 @@ static size_t evict(size_t page_count) {
     return dropped;
 }
 
-/* Drops a batch of clean pages and nodes. 1: it is worth trying again. */
+/* Drops a batch of clean pages and nodes. 1: it is worth trying again. A snapshot is asked for long before all is
+ * dirty, or the last clean pages, those that the program runs in, would go for each other for ever. */
 int page_memory_make(void) {
+    if (pager.dirty_count > pager.resident_count / 2)
+        pager_want_commit();
     return evict(EVICT_BATCH) + store_shrink(EVICT_BATCH) > 0;
 }
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from revenant.errors import MachineError
 from revenant.machine import EXIT_PANIC, ConsoleStream, Machine, explain_exit
 from revenant.script import wait_for_prompt
@@ -28,13 +31,25 @@ FRAMES = (
 )
 
 
+def nmi_while_idle(machine: Machine) -> None:
+    """Stops the machine at moments until its CPU is halted, and lets it go on with an NMI."""
+    end_s = time.monotonic() + 60
+    machine.qmp("stop")
+    while "HLT=1" not in machine.qmp("human-monitor-command", **{"command-line": "info registers"}):
+        assert time.monotonic() < end_s, "the CPU is never idle"
+        machine.qmp("cont")
+        machine.qmp("stop")
+    with contextlib.suppress(Exception):  # QEMU ends before it answers
+        machine.qmp("inject-nmi")
+        machine.qmp("cont")
+
+
 @pytest.fixture
 def panicked(machine: Callable[..., Machine]) -> Machine:
     """A machine that an NMI ended while its program waited for input."""
     running = machine()
     wait_for_prompt(running)
-    with contextlib.suppress(Exception):  # QEMU ends before it answers
-        running.qmp("inject-nmi")
+    nmi_while_idle(running)
     assert running.wait() == EXIT_PANIC
     return running
 
@@ -54,11 +69,39 @@ def test_run_says_them_too(panicked: Machine) -> None:
 def test_script_is_cut_short(machine: Callable[..., Machine]) -> None:
     running = machine()
     wait_for_prompt(running)
-    with contextlib.suppress(Exception):
-        running.qmp("inject-nmi")
+    nmi_while_idle(running)
     with pytest.raises(MachineError) as caught:
         ConsoleStream(running).read(1 << 20)
     assert caught.value.exit_status == 3 and re.search(FRAMES, caught.value.details)
+
+
+def set_stack_pointer(machine: Machine, stub: Path, address: int) -> None:
+    """By QEMU's stub for GDB: its remote protocol's packet "P" (allowed after the first); RSP is register 7."""
+    machine.qmp("stop")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(stub))
+        for packet in (b"qXfer:features:read:target.xml:0,10", b"P7=" + address.to_bytes(8, "little").hex().encode()):
+            connection.sendall(b"+$%s#%02x" % (packet, sum(packet) % 256))
+            answer = b""
+            while not re.search(rb"\$.*#..", answer):
+                answer += connection.recv(1000)
+        assert b"$OK#" in answer, answer
+    machine.qmp("cont")
+
+
+def test_a_full_kernel_stack_is_a_panic(machine: Callable[..., Machine], build: Path, tmp_path: Path) -> None:
+    """The page below the stack is not there: a fault that has no room for its frame, on a stack of its own."""
+    with (build / "kernel.elf").open("rb") as file:
+        symbols = ELFFile(file).get_section_by_name(".symtab")
+        guard = symbols.get_symbol_by_name("kernel_stack_guard")[0]["st_value"]
+    stub = tmp_path / "stub"
+    running = machine(extra=("-gdb", f"unix:{stub},server=on,wait=off", "-no-reboot"))
+    wait_for_prompt(running)
+    set_stack_pointer(running, stub, guard + 4096 + 16)
+    running.send(b"x")  # an interrupt
+    assert running.wait() == EXIT_PANIC
+    assert "panic: double fault in the kernel" in running.voice
 
 
 def test_another_kernel_has_no_names(

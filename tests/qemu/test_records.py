@@ -13,7 +13,9 @@ from revenant.format import SPACE_FIRST_USER, SPACE_RECORDS, PageKey
 from revenant.machine import EXIT_REFUSED, Machine
 from revenant.record import (
     RECORD_CONSOLE_PAGE,
+    RECORD_MACHINE_PAGE,
     ConsoleRecord,
+    MachineRecord,
     ProcessRecord,
     ProcessState,
     RegionRecord,
@@ -22,6 +24,7 @@ from revenant.record import (
 
 Start = Callable[..., Machine]
 RING_SIZE = 16 * 4096
+USER_END = 1 << 47
 
 
 @pytest.fixture
@@ -36,6 +39,7 @@ def craft(
         process: dict[str, Any] | None = None,
         thread: dict[str, Any] | None = None,
         console: ConsoleRecord | None = None,
+        machine: dict[str, Any] | None = None,
     ) -> Path:
         def process_record(program: genesis.Program, slot: int) -> ProcessRecord:
             record = real_process(program, slot)
@@ -46,7 +50,9 @@ def craft(
             return replace(record, **thread) if slot == 1 and thread else record
 
         def records(programs: Sequence[genesis.Program]) -> Iterator[tuple[PageKey, bytes]]:
-            yield from real_records(programs)
+            for key, page in real_records(programs):
+                is_machine = key == PageKey(SPACE_RECORDS, RECORD_MACHINE_PAGE)
+                yield key, replace(MachineRecord.unpack(page), **machine).page if is_machine and machine else page
             if console:
                 yield PageKey(SPACE_RECORDS, RECORD_CONSOLE_PAGE), console.pack().ljust(4096, b"\0")
 
@@ -60,7 +66,11 @@ def craft(
     return create
 
 
-BAD_REGION = RegionRecord(start=4096, end=4096, access=1)
+def region(start: int, end: int, access: int = 1) -> dict[str, Any]:
+    """The changes that give a process this region only."""
+    return {"process": {"region": (RegionRecord(start=start, end=end, access=access),), "region_count": 1}}
+
+
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "space of another": ({"process": {"space": SPACE_FIRST_USER}}, "another process has it"),
@@ -68,7 +78,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "space beyond the tree": ({"process": {"space": 1 << 21}}, "there is no space 2097152"),
     "space far beyond": ({"process": {"space": 2**64 - 1}}, "there is no space 18446744073709551615"),
     "region count": ({"process": {"region_count": 17}}, "make no sense"),
-    "empty region": ({"process": {"region": (BAD_REGION,), "region_count": 1}}, "make no sense"),
+    "empty region": (region(4096, 4096), "make no sense"),
+    "region of page 0": (region(0, 8192), "make no sense"),
+    "region beyond ring 3": (region(USER_END - 4096, USER_END + 4096), "make no sense"),
+    "region of the kernel's": (region(0xFFFF800000000000, 0xFFFF800000001000), "make no sense"),
+    "region from the middle of a page": (region(0x400010, 0x402000), "make no sense"),
+    "region to the middle of a page": (region(0x400000, 0x401010), "make no sense"),
+    "writable and executable region": (region(0x400000, 0x401000, 7), "make no sense"),
+    "records without a magic": ({"machine": {"magic": 1}}, "has no machine record"),
+    "records of another version": ({"machine": {"version": 2}}, "records have version 2, this kernel knows 1"),
+    "too many processes": ({"machine": {"process_slots": 257}}, "too many for this kernel"),
+    "too many threads": ({"machine": {"thread_slots": 1025}}, "too many for this kernel"),
     "thread of nobody": ({"thread": {"process": 2}}, "make no sense"),
     "thread of a free slot": ({"process": {"state": ProcessState.FREE}}, "make no sense"),
     "output": ({"console": ConsoleRecord(out_head=RING_SIZE + 1)}, "more bytes than its rings hold"),

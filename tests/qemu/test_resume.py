@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from revenant.check import check_store
 from revenant.machine import Machine
+from revenant.qemu import WriteLog
 from revenant.script import paste, wait_for_prompt
 from revenant.store import Store
 
@@ -165,6 +166,42 @@ def test_strict_output_is_saved_before_it_is_seen(machine: Start, rng: random.Ra
         now = machine(interval_ms=0)
         wait_for_prompt(now)
         assert now.command_at_prompt("seen") == str(turn)
+
+
+def test_output_waits_for_a_slow_disk(machine: Start, tmp_path: Path) -> None:
+    """Each commit takes a tenth of a second and more: whoever is shown an answer before its end sees it lost."""
+    for turn in range(4):
+        (tmp_path / "log").write_bytes(b"")
+        now = machine(interval_ms=0, write_log=WriteLog(tmp_path / "log", writes_per_s=300))
+        wait_for_prompt(now)
+        if turn:
+            assert now.command_at_prompt("seen") == str(turn - 1)
+        assert now.command_at_prompt(f"seen = {turn}; seen") == str(turn)
+        now.kill()
+
+
+def test_clocks_after_a_cut(machine: Start) -> None:
+    """The machine's own time goes on where the generation left it; the wall clock is the host's."""
+    first = machine()
+    wait_for_prompt(first)
+    first.command_at_prompt("import time, revenant; time.sleep_ms(2000)")  # more than the next start takes
+    first.command_at_prompt("before = time.ticks_us(), time.time_ns()")
+    first.command_at_prompt("revenant.commit() > 0")
+    first.kill()
+    second = machine()
+    wait_for_prompt(second)
+    assert second.command_at_prompt("time.ticks_diff(time.ticks_us(), before[0]) > 0") == "True"
+    assert second.command_at_prompt("time.time_ns() > before[1]") == "True"
+
+
+def test_randomness_is_fresh_at_each_start(machine: Start, tmp_path: Path) -> None:
+    """The device is asked at every start: what a generation holds, two machines may have."""
+    for life in range(2):
+        log = tmp_path / f"trace{life}"
+        now = machine(extra=("-d", "trace:virtio_rng_pushed", "-D", str(log)))
+        wait_for_prompt(now)
+        assert re.search(r"virtio_rng_pushed.* 64 bytes pushed", log.read_text())
+        now.kill()
 
 
 def test_many_kinds_of_state(run_revenant: Callable[..., object]) -> None:

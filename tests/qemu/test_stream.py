@@ -119,13 +119,16 @@ def test_far_dies_and_comes_back(machine: Start, serve: Serve, published: Publis
     now = machine(blank, fars=[far.uri], trust=published.trust)
     wait_for_prompt(now)
     touch(now, 0, 20)
+    for page in (980, 1040):  # the node of one of these is that of page 1010, which no neighbour brings
+        touch(now, page, 1)
     far.stop()
     touch(now, 0, 20)  # what is near is near
     assert now.command_at_prompt("1 + 1") == "2"
-    now.send(b"print('sum', sum(ballast[i] for i in range(1000 * 4096, 1100 * 4096, 4096)))\r")
-    now.expect_voice("the program that touched it waits")
+    now.send(b"print('sum', sum(ballast[i] for i in range(1010 * 4096, 1110 * 4096, 4096)))\r")
+    now.expect_voice("it is in no store that answers; the program that touched it waits")
     far.start()
-    now.expect_exact(b"sum %d\r\n>>> " % ballast_sum(1000, 100), 60)
+    now.expect_exact(b"sum %d\r\n>>> " % ballast_sum(1010, 100), 60)
+    assert now.voice.count("the program that touched it waits") == 1  # not for what was read ahead
     assert now.command_at_prompt("warm") == "{'from': 'afar'}"
 
 

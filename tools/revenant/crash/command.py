@@ -1,6 +1,7 @@
 """`revenant crashtest`: records workloads, builds what a power cut could leave, judges each, starts some.
 
-A failure keeps its recording and prints the command that replays exactly that state.
+A failure keeps its recording and prints the command that replays exactly that state. With --mutate, the gate of the
+tests instead (mutate.py).
 Used by: cli.py, tests/qemu/test_crash_states.py.
 """
 
@@ -11,6 +12,7 @@ import random
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from mpremote.transport import TransportError
 from pexpect import ExceptionPexpect
 
 from revenant.check import check_store
+from revenant.crash import mutate
 from revenant.crash.judge import Judge, Verdict
 from revenant.crash.log import read_log
 from revenant.crash.record import TIMEOUT_S, Recording, Steps, is_full, record
@@ -241,9 +244,17 @@ def crashtest(
     jobs: Annotated[int, typer.Option(min=1, help="Workloads at a time.")] = os.cpu_count() or 1,
     keep: Annotated[Path | None, typer.Option(help="Keep the recordings in this new folder.")] = None,
     replay_from: Annotated[Path | None, typer.Option("--replay", help="A kept recording.")] = None,
+    mutants: Annotated[bool, typer.Option("--mutate", help="Leave out one safeguard at a time instead.")] = False,
+    only: Annotated[str, typer.Option(help="With --mutate: those whose file or purpose contains this.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Facts as JSON.")] = False,
 ) -> None:
-    """Try the states that a power cut could leave; exit 1 if one is no exact generation or does not go on."""
+    """Try the states that a power cut could leave; exit 1 if one is no exact generation or does not go on.
+
+    With --mutate: exit 1 if the tests do not fail for a variant of the kernel with one safeguard left out.
+    """
+    if mutants:
+        mutation_gate(only, jobs, as_json)
+        return
     if replay_from is not None:
         if state is None:
             raise typer.BadParameter("--replay needs a state's id")
@@ -289,6 +300,20 @@ def report(seed: int, results: Sequence[Result], as_json: bool) -> None:
         facts["workloads"] = [result.facts() for result in results]
     print_facts(facts, as_json)
     if failures:
+        sys.exit(1)
+
+
+def mutation_gate(only: str, jobs: int, as_json: bool) -> None:
+    """A line for each mutant, then the sums; exit 1 if one survived: a test is missing."""
+
+    def tell(verdict: mutate.Verdict) -> None:
+        say(f"{verdict.found_by:40} {verdict.seconds:6.1f} s  {verdict.file}: {verdict.why}: {verdict.reason}")
+
+    verdicts = mutate.try_all(mutate.mutants(only), jobs, tell)
+    sums = Counter(verdict.outcome for verdict in verdicts)
+    facts: dict[str, Any] = {name: sums[name] for name in mutate.OUTCOMES}
+    print_facts({**facts, "mutants": [asdict(v) for v in verdicts]} if as_json else facts, as_json)
+    if facts[mutate.SURVIVED]:
         sys.exit(1)
 
 
