@@ -149,6 +149,8 @@ class StoreWriter:
             ring_stride=ring_stride or (self.block_count - RING_FIRST_BLOCK) // RING_COUNT,
             created_wall_ns=contents.wall_ns,
         )
+        # Slot 0 of a ring that nobody writes again: header and root are found without reading the other slots.
+        self.sequence = RING_COUNT if self.header.ring_stride == 1 else 1
         self.next_block = RING_FIRST_BLOCK
         self.taken: list[int] = []
 
@@ -301,7 +303,7 @@ class StoreWriter:
         contents = self.contents
         root = Root(
             record_version=contents.record_version,
-            sequence=1,
+            sequence=self.sequence,
             generation=self.generation,
             wall_ns=contents.wall_ns,
             mono_ns=contents.mono_ns,
