@@ -496,10 +496,10 @@ int store_work(unsigned budget) {
     for (; budget > 0; budget--) {
         int more = commit_step();
         more |= copy_step();
-        if (!more && !commit.running)
+        if (!more && !commit.running && fetch_count() == 0)
             more = boot_step_idle();
         if (!more)
-            return 0;
+            return fetch_is_ready();
     }
     return 1;
 }

@@ -205,10 +205,22 @@ int write_barrier(enum store_op op, uint64_t block, void *page); /* starts one f
 /* fetch.c */
 void fetch_init(void);
 void fetch_pump(void);
+int fetch_is_ready(void);   /* the pump has something to do */
+unsigned fetch_count(void); /* that are not done */
 void fetch_node_loaded(void);
+void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status);
+
+/* ahead.c: blocks of far stores, raw, before anyone has asked for each of them */
+enum ahead_state { AHEAD_NONE, AHEAD_LOADING, AHEAD_HERE };
+void ahead_init(void);
+int ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count);
+enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, unsigned *disk);
+void ahead_drop(unsigned home, uint64_t block);
+size_t ahead_shrink(size_t page_count);
 
 /* copy.c: localising */
-void copy_offer(const struct block_ptr_disk *pointer, const void *page);
+int copy_offer(const struct block_ptr_disk *pointer, const void *page); /* 1: there is or will be a copy */
+const void *copy_page(unsigned home, uint64_t far_block); /* the contents of a copy on its way; NULL: there is none */
 int copy_step(void);
 void copy_drain(void);
 int copy_settled(void);

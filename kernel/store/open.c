@@ -461,6 +461,7 @@ int store_open(const struct store_env *env, const struct store_options *options)
     store.env = env;
     cache_init();
     fetch_init();
+    ahead_init();
     copy_init();
     clone_init();
     commit_init();
