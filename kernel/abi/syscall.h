@@ -87,6 +87,7 @@ struct machine_stats {
     uint64_t near_blocks_total;
     uint64_t near_blocks_free;
     uint64_t boot_cycles;      /* kernel entry to the first wait for input, halted time left out */
+    uint64_t far_used;         /* of far_reads: what was asked for, not only read ahead */
 };
 
 #endif

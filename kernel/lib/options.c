@@ -78,6 +78,9 @@ static int parse_word(struct options *options, const char *name, size_t name_len
     } else if (name_is(name, name_length, "relaxed")) {
         status = parse_number(value, value_length, 1, &number);
         options->relaxed = (int)number;
+    } else if (name_is(name, name_length, "record")) {
+        status = parse_number(value, value_length, 1, &number);
+        options->record = (int)number;
     } else if (name_is(name, name_length, "test_spaces")) {
         status = parse_number(value, value_length, TEST_SPACES_MAX, &options->test_spaces);
     } else if (name_is(name, name_length, "test_resident")) {

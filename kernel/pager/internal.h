@@ -44,6 +44,7 @@ void page_memory_wait(const void **key);
 
 /* pagein.c */
 void pagein_init(void);
+void pagein_record(uint64_t space, uint64_t page);          /* for a resume list, if one is wanted */
 enum pager_result pagein_start(struct space *space, uint64_t address, const struct block_ptr_disk *pointer,
                                const void **key);
 /* A node on the way to the page cannot be had now: *key is woken when it is time to look again. */

@@ -59,6 +59,7 @@ int pager_record_load(uint32_t page) {
         record_frame[page] = frame;
         return 0;
     }
+    pagein_record(SPACE_RECORDS, page);
     load = (struct record_load){.fetch = {.pointer = pointer, .page = frame_data(frame), .done = record_loaded},
                                 .frame = frame, .status = -E_AGAIN};
     if (store_fetch(&load.fetch) != 0)

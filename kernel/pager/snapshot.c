@@ -230,6 +230,7 @@ void pager_stats(struct machine_stats *stats) {
     stats->near_writes = facts.near_writes;
     stats->far_reads = facts.far_reads;
     stats->far_requests = facts.far_requests;
+    stats->far_used = facts.far_used;
     stats->near_blocks_total = facts.near_blocks_total;
     stats->near_blocks_free = facts.near_blocks_free;
 }

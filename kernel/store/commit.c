@@ -399,6 +399,7 @@ static void fill_root(struct root_disk *root) {
     root->retain_daily = store.retention.daily;
     if (request->failures != NULL)
         root->failures = *request->failures;
+    root->packed_count = 0; /* it may be a published store that is used as near */
     root_seal(root);
 }
 

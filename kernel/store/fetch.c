@@ -87,6 +87,7 @@ static void judge(struct job *job, int status) {
             ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
     } else {
         disk_good(job->disk);
+        store.facts.far_used += job->disk != 0;
         if (job->disk != 0 && copy_offer(&fetch->pointer, fetch->page))
             ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
         finish(job, 0);

@@ -7,6 +7,8 @@
  */
 #include "store/internal.h"
 
+enum { PACKED_RUN_COUNT_MAX = 32 }; /* 8 MiB */
+
 struct store store;
 
 struct sync_io {
@@ -401,6 +403,17 @@ static int adopt_table(const struct root_disk *far_root) {
     return 0;
 }
 
+/* The blocks that a start touches are on their way before anyone asks for them. */
+static void read_packed(const struct root_disk *root) {
+    uint64_t at = ptr_block(&root->tree), end = at + root->packed_count;
+    if (end > store.far[0].block_count)
+        return;
+    for (unsigned run = 0; at < end && run < PACKED_RUN_COUNT_MAX; at += STORE_IO_PAGES_MAX, run++) {
+        uint64_t left = end - at;
+        ahead_start(1, 1, at, left < STORE_IO_PAGES_MAX ? (unsigned)left : STORE_IO_PAGES_MAX);
+    }
+}
+
 static int adopt(const struct store_options *options) {
     struct root_disk root;
     if (store.env->disk_sectors[0] / SECTORS_PER_BLOCK < STORE_BLOCK_COUNT_MIN) {
@@ -431,6 +444,8 @@ static int adopt(const struct store_options *options) {
     root.flags = 0;
     memcpy(store.disk_id[1], view.header.store_id, STORE_ID_SIZE);
     attach_far_disks(2, 0);
+    read_packed(&root);
+    root.packed_count = 0;
     take_root(&root);
     if (status == 0)
         status = verify_top(TREE_MAIN);

@@ -159,7 +159,8 @@ size_t store_shrink(size_t page_count);
 struct store_facts {
     uint64_t generation, sequence;
     uint64_t near_blocks_total, near_blocks_free;
-    uint64_t near_reads, near_writes, far_reads, far_requests, far_failures, hash_failures;
+    /* far_reads: blocks that came; far_used: those that somebody wanted */
+    uint64_t near_reads, near_writes, far_reads, far_used, far_requests, far_failures, hash_failures;
     uint64_t cached_nodes;
     int complete;
 };

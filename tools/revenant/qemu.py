@@ -107,6 +107,7 @@ class MachineConfig:
     pidfile: Path | None = None
     test_spaces: int = 0
     test_resident: int = 0
+    record: bool = False
     log_level: int = 1
     write_log: WriteLog | None = None
     retain: Retention | None = None
@@ -120,6 +121,8 @@ class MachineConfig:
             words.append(f"trust={self.trust}")
         if self.retain:
             words.append(f"retain={self.retain}")
+        if self.record:
+            words.append("record=1")
         if self.test_spaces:
             words.append(f"test_spaces={self.test_spaces}")
         if self.test_resident:
