@@ -44,7 +44,6 @@ void page_memory_wait(const void **key);
 
 /* pagein.c */
 void pagein_init(void);
-void pagein_record(uint64_t space, uint64_t page);          /* for a resume list, if one is wanted */
 enum pager_result pagein_start(struct space *space, uint64_t address, const struct block_ptr_disk *pointer,
                                const void **key);
 /* A node on the way to the page cannot be had now: *key is woken when it is time to look again. */
@@ -55,6 +54,7 @@ void pagein_retry(void);                                    /* starts again what
 uint64_t pagein_deadline_ns(void);
 
 /* fault.c */
+void pager_note_touch(uint64_t space, uint64_t page);       /* for a resume list, if one is wanted */
 void page_map(struct space *space, uint64_t address, uint64_t *entry, struct frame *frame); /* read-only */
 
 #endif

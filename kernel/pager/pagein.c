@@ -72,11 +72,6 @@ static void pagein_done(struct store_fetch *fetch, int status) {
     pagein_end(pagein);
 }
 
-void pagein_record(uint64_t space, uint64_t page) {
-    if (pager.options.record)
-        notice("touched %llu:%llu", (unsigned long long)space, (unsigned long long)page);
-}
-
 static void pagein_fetch(struct pagein *pagein, const struct block_ptr_disk *pointer) {
     pagein->retry_ns = 0;
     pagein->fetch = (struct store_fetch){
@@ -106,7 +101,6 @@ enum pager_result pagein_start(struct space *space, uint64_t address, const stru
     struct frame *frame = page_frame_alloc(key);
     if (frame == NULL)
         return PAGER_WAIT;
-    pagein_record(space->id, address >> FRAME_SHIFT);
     *key = pagein_begin(space, address, frame, pointer);
     return PAGER_WAIT;
 }

@@ -39,7 +39,7 @@ struct pager_hooks {
 
 struct pager_options {
     uint64_t interval_ns; /* between snapshots; 0: only on demand */
-    int record;           /* says which pages come from a store, in their order */
+    int record;           /* says which pages are asked of the store, in their order */
 };
 
 /* After store_open. Reads nothing. */

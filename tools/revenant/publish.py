@@ -81,7 +81,8 @@ def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
     pointers = dict(store.pages(store.tree_at(copy.generation)))
     pages = {key: pointer for key, pointer in pointers.items() if key.space != SPACE_SHARES}
     listed = store.resume_keys() if copy.resume is None else copy.resume
-    first = [key for key in dict.fromkeys(listed) if key in pages]
+    resume = list(dict.fromkeys(listed))
+    first = [key for key in resume if key in pages]
     keys = list(dict.fromkeys([*first, *sorted(pages)]))
     loader = store.loader_pages()
     if not loader:
@@ -99,7 +100,7 @@ def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
         wall_ns=record.wall_ns,
         mono_ns=record.mono_ns,
         record_version=store.root.record_version,
-        resume=[PageKey(key.space, key.page) for key in first],
+        resume=resume,
         retain_count=store.root.retain_wanted or store.root.retain_count,
         retain_hourly=store.root.retain_hourly,
         retain_daily=store.root.retain_daily,

@@ -25,6 +25,8 @@ MEMORY_MIB_DEFAULT = 256
 INTERVAL_MS_DEFAULT = 100
 NBD_RECONNECT_DELAY_S = 1  # QEMU fails requests after that; the kernel asks again by itself
 NBD_OPEN_TIMEOUT_S = 5
+GEOMETRY = {"cyls": 1024, "heads": 16, "secs": 63}
+"""Nobody uses it; but QEMU would read a sector to guess it, before all else, and that sector may be far away."""
 DATA_FOLDERS = ("/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu")
 
 
@@ -240,6 +242,8 @@ def disk_words(blockdev: dict[str, Any], boots: bool) -> list[str]:
     }
     if boots:
         device["bootindex"] = 1
+    if blockdev.get("read-only"):
+        device |= GEOMETRY
     return ["-blockdev", json.dumps(blockdev), "-device", json.dumps(device)]
 
 

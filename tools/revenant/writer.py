@@ -133,6 +133,7 @@ class Contents:
     mono_ns: int = 0
     record_version: int = 1
     resume: Sequence[PageKey] = ()
+    """What a start touches, in its order; pages that are zero may be among it: the nodes above them are touched."""
     retain_count: int = RETAIN_COUNT_DEFAULT
     retain_hourly: int = 0
     retain_daily: int = 0
@@ -254,22 +255,24 @@ class StoreWriter:
     def _main_tree(self) -> Pointer:
         """What a start touches, side by side, then the rest."""
         leaves: dict[int, dict[int, Pointer]] = {space: {} for space in self.plans}
-        touched = set(self.contents.resume)
+        touched = dict.fromkeys(self.contents.resume)
         first = self.next_block
-        self._lay_out([key for key in self.contents.keys if key in touched], leaves)
+        self._lay_out(list(touched), [key for key in self.contents.keys if key in touched], leaves)
         if touched and self.header.ring_stride == 1:
             self.packed_count = self.next_block - first
-        self._lay_out(self.contents.keys, leaves)
+        self._lay_out(self.contents.keys, self.contents.keys, leaves)
         roots = {
             space: plan.write(leaves[space], self.generation, self._put) for space, plan in self.plans.items()
         }
         return self.directory.write(roots, self.generation, self._put)
 
-    def _lay_out(self, keys: Sequence[PageKey], leaves: Mapping[int, dict[int, Pointer]]) -> None:
-        """Places for the nodes above some pages, from the top, then the pages in their order; what has a place keeps it."""
-        pages = by_space(keys)
+    def _lay_out(
+        self, above: Sequence[PageKey], keys: Sequence[PageKey], leaves: Mapping[int, dict[int, Pointer]]
+    ) -> None:
+        """Places for the nodes above some pages (which may be missing), then for pages; what has one keeps it."""
+        pages = by_space(above)
         self.directory.place(self._take, pages)
-        for space in pages:
+        for space in sorted(pages.keys() & self.plans.keys()):
             self.plans[space].place(self._take, pages[space])
         for key in keys:
             if key.page not in leaves[key.space]:
