@@ -173,11 +173,13 @@ static uint64_t copies_due_ns(void) {
     return store_has_unsaved_copies() ? freeze_ns + COPIES_INTERVAL_NS : UINT64_MAX;
 }
 
-int pager_work(unsigned budget) {
+int pager_work(unsigned budget, int idle) {
     pagein_retry();
     int more = store_work(budget);
     if (store_commit_running())
         return more;
+    if (idle && !more)
+        more = store_fill(budget);
     uint64_t now = pager.hooks->now_ns();
     if (frozen_waiting) {
         if (now >= retry_ns)

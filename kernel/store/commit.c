@@ -400,6 +400,7 @@ static void fill_root(struct root_disk *root) {
     if (request->failures != NULL)
         root->failures = *request->failures;
     root->packed_count = 0; /* it may be a published store that is used as near */
+    root->flags = (root->flags & ~(uint32_t)ROOT_COMPLETE) | (store.complete ? ROOT_COMPLETE : 0);
     root_seal(root);
 }
 
@@ -414,6 +415,8 @@ static int write_root(void) {
 static int finish(void) {
     struct store_commit *request = commit.request, *after = commit.after;
     struct list_node *link;
+    if (commit.root->flags & ROOT_COMPLETE & ~store.root.flags)
+        store_notice("near is complete: no far store is needed any more");
     store.root = *commit.root;
     store.sequence_max = store.root.sequence;
     while ((link = list_pop(&commit.writing)) != NULL)
@@ -507,9 +510,15 @@ int store_work(unsigned budget) {
 
 /* When it has something to do although nothing completes: a store that did not answer is asked again. */
 uint64_t store_deadline_ns(void) {
-    uint64_t now = store.env->now_ns(), boot = boot_retry_ns();
-    uint64_t deadline = commit.running && commit.retry_ns > now ? commit.retry_ns : UINT64_MAX;
-    return !commit.running && boot > now && boot < deadline ? boot : deadline;
+    uint64_t now = store.env->now_ns();
+    if (commit.running)
+        return commit.retry_ns > now ? commit.retry_ns : UINT64_MAX;
+    const uint64_t retry_ns[] = {boot_retry_ns(), fill_retry_ns()};
+    uint64_t deadline = UINT64_MAX;
+    for (unsigned i = 0; i < 2; i++)
+        if (retry_ns[i] > now && retry_ns[i] < deadline)
+            deadline = retry_ns[i];
+    return deadline;
 }
 
 int store_has_unsaved_copies(void) { return store.unsaved || store.far_changed || boot_ready(); }

@@ -101,6 +101,7 @@ void copy_bad(unsigned home, uint64_t far_block) {
     copy->home = home;
     copy->far_block = far_block;
     copy->page = NULL;
+    store.complete = 0;
     begin(copy, COPY_BAD);
 }
 
@@ -225,6 +226,10 @@ int copy_settled(void) {
         if (copies[i].state != COPY_NONE && (!may_wait(&copies[i]) || copies[i].is_awaited))
             return 0;
     return 1;
+}
+
+int copy_is_full(void) {
+    return copy_count > COPY_COUNT / 2 || store.free_count < store.header.block_count / COPY_SPACE_SHARE;
 }
 
 /* True while a copy is on its way. */

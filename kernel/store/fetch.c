@@ -165,6 +165,19 @@ static int start_run(const struct job *job, unsigned disk) {
     return ahead_start(disk, home, first, (unsigned)(end - first));
 }
 
+/* Reads blocks from `block` on, up to the first that is here or on its way, from the first disk that has them. */
+int fetch_run(unsigned home, uint64_t block, unsigned count) {
+    uint64_t left = store.far[home - 1].block_count - block;
+    unsigned disk = 0, absent = 0;
+    while (disk < store.env->disk_count && (!disk_serves(disk, home) || store.disk_failed_ns[disk] != 0))
+        disk++;
+    if (disk == store.env->disk_count || block >= store.far[home - 1].block_count)
+        return 0;
+    while (absent < count && absent < left && is_absent(home, block + absent))
+        absent++;
+    return absent > 0 && ahead_start(disk, home, block, absent);
+}
+
 /* A run has ended; one that failed says so to those who wait for it. */
 void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status) {
     if (status != 0)

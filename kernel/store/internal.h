@@ -88,6 +88,7 @@ struct store {
     int draining;           /* the commit waits for the copies that it found: no other is started */
     int frozen;             /* the meta tree is being written: no changes */
     int unsaved;            /* the meta tree or a boot object differs from the durable one */
+    int complete;           /* no far store is needed: said by the next root */
     int broken;             /* near failed: no more commits */
     struct store_facts facts;
 };
@@ -210,6 +211,8 @@ unsigned fetch_count(void); /* that are not done */
 void fetch_node_loaded(void);
 void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status);
 
+int fetch_run(unsigned home, uint64_t block, unsigned count);
+
 /* ahead.c: blocks of far stores, raw, before anyone has asked for each of them */
 enum ahead_state { AHEAD_NONE, AHEAD_LOADING, AHEAD_HERE };
 void ahead_init(void);
@@ -225,10 +228,15 @@ int copy_step(void);
 void copy_drain(void);
 int copy_settled(void);
 int copy_busy(void);
+int copy_is_full(void);     /* another one had better wait, or would not be made */
 int copy_find(unsigned home, uint64_t far_block, uint64_t *near_block);
 int copy_set(unsigned home, uint64_t far_block, uint64_t near_block);
 void copy_init(void);
 void copy_bad(unsigned home, uint64_t far_block);
+
+/* fill.c */
+void fill_init(const struct root_disk *root);
+uint64_t fill_retry_ns(void);
 
 /* clone.c: clones and drops of spaces */
 uint64_t clone_alias(uint64_t space);

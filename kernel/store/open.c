@@ -199,6 +199,7 @@ static void take_root(const struct root_disk *root) {
     if (store.header.block_count > root->block_count) /* it has been grown */
         store.free_count += store.header.block_count - root->block_count;
     store.alloc_next = root->alloc_next;
+    store.complete = (root->flags & ROOT_COMPLETE) != 0;
     store.retention = (struct store_retention){root->retain_wanted != 0 ? root->retain_wanted : root->retain_count,
                                                root->retain_hourly, root->retain_daily};
 }
@@ -247,6 +248,17 @@ static int read_table(unsigned disk, const struct root_disk *root, struct store_
     return 0;
 }
 
+/* The adopted root, as it is on far: all of it will be fetched. */
+static void fill_from(const struct root_disk *far_root) {
+    static struct root_disk root;
+    root = *far_root;
+    struct block_ptr_disk *pointers[] = {&root.tree, &root.resume};
+    int status = 0;
+    for (unsigned i = 0; status == 0 && i < 2; i++)
+        status = pointers_translate(pointers[i], 1, 1);
+    fill_init(status == 0 ? &root : NULL);
+}
+
 /* Reads the identities of far disks from `first` on, and says which of them no table entry knows. */
 static void attach_far_disks(unsigned first, int must_be_known) {
     for (unsigned disk = first; disk < store.env->disk_count; disk++) {
@@ -258,6 +270,8 @@ static void attach_far_disks(unsigned first, int must_be_known) {
             continue;
         }
         memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
+        if (must_be_known && disk_serves(disk, 1) && first_slot_is(store.far[0].root_hash))
+            fill_from(&view.first_slot);
         int known = !must_be_known;
         for (unsigned i = 0; i < STORE_ENTRY_COUNT_MAX; i++)
             known |= memcmp(store.far[i].store_id, view.header.store_id, STORE_ID_SIZE) == 0;
@@ -281,7 +295,8 @@ static int choose_root(const struct store_options *options) {
         memset(store.far, 0, sizeof store.far);
         int status = read_table(0, &root[i], store.far);
         if (status == 0) {
-            attach_far_disks(1, 1);
+            if (!(root[i].flags & ROOT_COMPLETE))
+                attach_far_disks(1, 1);
             take_root(&root[i]);
             status = verify_top(TREE_MAIN);
         }
@@ -444,6 +459,7 @@ static int adopt(const struct store_options *options) {
     root.flags = 0;
     memcpy(store.disk_id[1], view.header.store_id, STORE_ID_SIZE);
     attach_far_disks(2, 0);
+    fill_init(&root); /* its store numbers are ours */
     read_packed(&root);
     root.packed_count = 0;
     take_root(&root);
@@ -498,6 +514,7 @@ int store_open(const struct store_env *env, const struct store_options *options)
     cache_init();
     fetch_init();
     ahead_init();
+    fill_init(NULL);
     copy_init();
     clone_init();
     commit_init();

@@ -126,6 +126,8 @@ int store_commit_start(struct store_commit *commit);
 /* Does CPU work for up to `budget` pages or nodes of the running commit and of localising; 1: there is more to do right
  * now, 0: it waits for completions or has nothing to do. */
 int store_work(unsigned budget);
+/* The same for what nobody asks for: near becomes complete. When nothing else is to be done. */
+int store_fill(unsigned budget);
 uint64_t store_deadline_ns(void);            /* store_work wants to be called then at the latest; UINT64_MAX: no need */
 int store_commit_running(void);
 /* localised since the last root: worth a root without pages, when idle */
