@@ -39,6 +39,7 @@ struct pager_hooks {
 
 struct pager_options {
     uint64_t interval_ns; /* between snapshots; 0: only on demand */
+    int fill;             /* idle time brings what is still far */
     int record;           /* says which pages are asked of the store, in their order */
 };
 

@@ -178,7 +178,7 @@ int pager_work(unsigned budget, int idle) {
     int more = store_work(budget);
     if (store_commit_running())
         return more;
-    if (idle && !more)
+    if (idle && !more && pager.options.fill)
         more = store_fill(budget);
     uint64_t now = pager.hooks->now_ns();
     if (frozen_waiting) {

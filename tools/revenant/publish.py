@@ -23,7 +23,6 @@ from revenant.qemu import MachineConfig
 from revenant.store import Store
 from revenant.writer import BootObjects, Contents, StoreWriter
 
-
 RECORD_S = 5
 RECORD_INPUT = b"6*7\r"
 RECORD_ANSWER = b"42\r\n>>> "

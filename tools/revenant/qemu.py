@@ -110,6 +110,7 @@ class MachineConfig:
     test_spaces: int = 0
     test_resident: int = 0
     record: bool = False
+    fill: bool = True
     log_level: int = 1
     write_log: WriteLog | None = None
     retain: Retention | None = None
@@ -123,6 +124,8 @@ class MachineConfig:
             words.append(f"trust={self.trust}")
         if self.retain:
             words.append(f"retain={self.retain}")
+        if not self.fill:
+            words.append("fill=0")
         if self.record:
             words.append("record=1")
         if self.test_spaces:

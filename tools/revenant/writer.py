@@ -1,7 +1,8 @@
 """Writes a fresh store of one generation, complete and compact: genesis images and published ones.
 
 Places are settled first, so that the file is laid out in the order of a start: boot objects; nodes from the top
-and data pages that a start touches; other nodes and pages; the meta tree. The root is written last: who dies before, leaves none.
+and data pages that a start touches; other nodes and pages; the meta tree. The root is written last: who dies
+before, leaves none.
 Used by: genesis.py, publish.py.
 """
 
