@@ -495,6 +495,7 @@ void commit_init(void) {
 /* --- work between completions --- */
 
 int store_work(unsigned budget) {
+    fetch_hedge();
     fetch_node_loaded();
     fetch_pump();
     for (; budget > 0; budget--) {
@@ -511,13 +512,12 @@ int store_work(unsigned budget) {
 /* When it has something to do although nothing completes: a store that did not answer is asked again. */
 uint64_t store_deadline_ns(void) {
     uint64_t now = store.env->now_ns();
-    if (commit.running)
-        return commit.retry_ns > now ? commit.retry_ns : UINT64_MAX;
-    const uint64_t retry_ns[] = {boot_retry_ns(), fill_retry_ns()};
+    const uint64_t due_ns[] = {ahead_deadline_ns(), commit.running ? commit.retry_ns : boot_retry_ns(),
+                               commit.running ? 0 : fill_retry_ns()};
     uint64_t deadline = UINT64_MAX;
-    for (unsigned i = 0; i < 2; i++)
-        if (retry_ns[i] > now && retry_ns[i] < deadline)
-            deadline = retry_ns[i];
+    for (unsigned i = 0; i < sizeof due_ns / sizeof *due_ns; i++)
+        if (due_ns[i] > now && due_ns[i] < deadline)
+            deadline = due_ns[i];
     return deadline;
 }
 

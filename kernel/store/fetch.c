@@ -10,6 +10,7 @@
 #include "store/internal.h"
 
 enum { JOB_COUNT = 64, RUN_BLOCK_COUNT = 16 /* aligned; what is read with a far block */ };
+#define DEMOTED_NS 10000000000ull
 
 /* A fetch that is being served. */
 struct job {
@@ -48,7 +49,7 @@ static void disk_failed(unsigned disk, const char *why) {
     store.facts.far_failures++;
     if (store.disk_failed_ns[disk] == 0)
         store_notice("far%u: %s", disk, why);
-    store.disk_failed_ns[disk] = store.env->now_ns() + 1;
+    store.disk_failed_ns[disk] = store.env->now_ns();
 }
 
 static void disk_good(unsigned disk) {
@@ -57,13 +58,18 @@ static void disk_good(unsigned disk) {
     store.disk_failed_ns[disk] = 0;
 }
 
+/* One that has failed is asked last, for a while. */
+static int is_healthy(unsigned disk) {
+    return store.disk_failed_ns[disk] == 0 || store.env->now_ns() - store.disk_failed_ns[disk] > DEMOTED_NS;
+}
+
 /* The next disk to ask: healthy ones first. 0 when all have been tried, near's own blocks aside. */
 static int next_disk(const struct job *job, unsigned *disk) {
     unsigned home = ptr_store(&job->fetch->pointer);
     for (int with_failed = 0; with_failed < 2; with_failed++) {
         for (*disk = 0; *disk < store.env->disk_count; ++*disk)
             if (disk_serves(*disk, home) && !(job->tried >> *disk & 1) &&
-                (with_failed || store.disk_failed_ns[*disk] == 0))
+                (with_failed || is_healthy(*disk)))
                 return 1;
     }
     return 0;
@@ -169,13 +175,31 @@ static int start_run(const struct job *job, unsigned disk) {
 int fetch_run(unsigned home, uint64_t block, unsigned count) {
     uint64_t left = store.far[home - 1].block_count - block;
     unsigned disk = 0, absent = 0;
-    while (disk < store.env->disk_count && (!disk_serves(disk, home) || store.disk_failed_ns[disk] != 0))
+    while (disk < store.env->disk_count && (!disk_serves(disk, home) || !is_healthy(disk)))
         disk++;
     if (disk == store.env->disk_count || block >= store.far[home - 1].block_count)
         return 0;
     while (absent < count && absent < left && is_absent(home, block + absent))
         absent++;
     return absent > 0 && ahead_start(disk, home, block, absent);
+}
+
+/* Another healthy disk with the same store; 0: there is none. The late one is asked last from now on. */
+static unsigned instead_of(unsigned late, unsigned home) {
+    unsigned disk = 1;
+    while (disk < store.env->disk_count &&
+           (disk == late || !disk_serves(disk, home) || !is_healthy(disk)))
+        disk++;
+    if (disk == store.env->disk_count)
+        return 0;
+    disk_failed(late, "does not answer in time");
+    return disk;
+}
+
+/* Who waits for a disk that does not answer gets its blocks from another one. */
+void fetch_hedge(void) {
+    if (store.env->disk_count > 2 && !list_empty(&waiting))
+        ahead_hedge(instead_of);
 }
 
 /* A run has ended; one that failed says so to those who wait for it. */

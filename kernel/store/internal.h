@@ -209,6 +209,7 @@ void fetch_pump(void);
 int fetch_is_ready(void);   /* the pump has something to do */
 unsigned fetch_count(void); /* that are not done */
 void fetch_node_loaded(void);
+void fetch_hedge(void);
 void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status);
 
 int fetch_run(unsigned home, uint64_t block, unsigned count);
@@ -220,6 +221,8 @@ int ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count);
 enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, unsigned *disk);
 void ahead_drop(unsigned home, uint64_t block);
 size_t ahead_shrink(size_t page_count);
+uint64_t ahead_deadline_ns(void);
+void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home));
 
 /* copy.c: localising */
 int copy_offer(const struct block_ptr_disk *pointer, const void *page); /* 1: there is or will be a copy */

@@ -216,6 +216,7 @@ static int verify_top(enum tree_id tree) {
         if (status != -E_AGAIN)
             return status;
         store.env->poll();
+        fetch_hedge();
         fetch_pump();
     }
 }
@@ -248,15 +249,21 @@ static int read_table(unsigned disk, const struct root_disk *root, struct store_
     return 0;
 }
 
-/* The adopted root, as it is on far: all of it will be fetched. */
-static void fill_from(const struct root_disk *far_root) {
+/* The root that near has adopted, on the far disk in view: all of it will be fetched. */
+static void fill_from(unsigned disk) {
     static struct root_disk root;
-    root = *far_root;
-    struct block_ptr_disk *pointers[] = {&root.tree, &root.resume};
-    int status = 0;
-    for (unsigned i = 0; status == 0 && i < 2; i++)
-        status = pointers_translate(pointers[i], 1, 1);
-    fill_init(status == 0 ? &root : NULL);
+    if (first_slot_is(store.far[0].root_hash))
+        insert_root(&view.first_slot);
+    else if (view_ring(disk) != 0)
+        return;
+    for (unsigned i = 0; i < view.root_count; i++) {
+        if (memcmp(view.root[i].hash, store.far[0].root_hash, ROOT_HASH_SIZE) != 0)
+            continue;
+        root = view.root[i];
+        if (pointers_translate(&root.tree, 1, 1) == 0 && pointers_translate(&root.resume, 1, 1) == 0)
+            fill_init(&root);
+        return;
+    }
 }
 
 /* Reads the identities of far disks from `first` on, and says which of them no table entry knows. */
@@ -270,8 +277,8 @@ static void attach_far_disks(unsigned first, int must_be_known) {
             continue;
         }
         memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
-        if (must_be_known && disk_serves(disk, 1) && first_slot_is(store.far[0].root_hash))
-            fill_from(&view.first_slot);
+        if (must_be_known && disk_serves(disk, 1))
+            fill_from(disk);
         int known = !must_be_known;
         for (unsigned i = 0; i < STORE_ENTRY_COUNT_MAX; i++)
             known |= memcmp(store.far[i].store_id, view.header.store_id, STORE_ID_SIZE) == 0;

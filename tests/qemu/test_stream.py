@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -279,3 +280,35 @@ def test_a_far_with_a_flipped_bit(machine: Start, serve: Serve, published: Publi
     wait_for_prompt(now)
     now.send(b"print(sum(ballast[i] for i in range(0, len(ballast), 4096)))\r")
     now.expect_voice("does not have its hash")
+
+
+def test_a_far_that_hangs(machine: Start, serve: Serve, published: Published, blank: Path) -> None:
+    """Who waits for it is served by the next one, and the console names it."""
+    fars = [serve(published.path), serve(published.path)]
+    now = machine(blank, fars=[far.uri for far in fars], trust=published.trust, fill=False)
+    wait_for_prompt(now)
+    touch(now, 0, 20)
+    fars[0].process.send_signal(signal.SIGSTOP)
+    touch(now, 1000, 100)
+    now.expect_voice("far1: does not answer in time")
+    assert fars[1].reads()[4:]
+    fars[0].process.send_signal(signal.SIGCONT)
+    touch(now, 1200, 100)
+
+
+def test_a_far_with_bad_blocks_and_a_good_one(
+    machine: Start, serve: Serve, published: Published, blank: Path, tmp_path: Path
+) -> None:
+    """Every block that a start touches is bad in the first store: all of it comes from the second."""
+    bad = tmp_path / "bad.img"
+    bad.write_bytes(published.path.read_bytes())
+    with Store(published.path) as store, bad.open("r+b") as file:
+        for block in range(store.root.packed_first, store.root.packed_first + store.root.packed_count):
+            file.seek(block * 4096 + 1234)
+            file.write(b"wrong")
+    fars = [serve(bad), serve(published.path)]
+    now = machine(blank, fars=[far.uri for far in fars], trust=published.trust)
+    wait_for_prompt(now)
+    assert now.command_at_prompt("warm") == "{'from': 'afar'}"
+    assert "far1: a block does not have its hash" in now.voice
+    touch(now, 0, BALLAST_MIB * 256)
