@@ -125,22 +125,24 @@ def blocks_of(reads: list[tuple[int, int]]) -> list[int]:
 
 
 def test_a_start_is_few_requests(machine: Start, serve: Serve, published: Published, blank: Path) -> None:
-    """Root, kernel; headers and root; what a start touches, in large requests: then hardly anything is missing."""
+    """Root; kernel; headers and root; what a start touches, in large requests: four round trips, all else is there."""
     with Store(published.path) as store:
         root = store.root
     packed = set(range(root.packed_first, root.packed_first + root.packed_count))
-    far = serve(published.path)
+    far = serve(published.path, delay_ms=100)
     now = machine(blank, fars=[far.uri], trust=published.trust, fill=False)
     now.send(b"6*7\r")
     now.expect_exact(b"42\r\n>>> ")
-    reads = far.reads()
-    print(len(reads), "requests", reads)
+    reads, depths = far.reads(), far.depths()
+    print(len(reads), "requests", list(zip(reads, depths, strict=True)))
     assert [offset // 4096 for offset, _ in reads[:2]] == [32, root.kernel.block]
     blocks = blocks_of(reads[2:])
     assert set(blocks[:4]) == {0, 1, 18, 32}
     assert sorted(blocks[4 : 4 + len(packed)]) == sorted(packed)
     assert not set(blocks[4 + len(packed) :]) & packed, "fetched again"
     assert len(packed) > 50
+    last = max(i for i, (offset, _) in enumerate(reads) if offset // 4096 in packed)
+    assert max(depths[: last + 1]) == 4
     assert root.packed_count < published.size / 4096 / 5
 
 
