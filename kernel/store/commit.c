@@ -8,7 +8,7 @@
  */
 #include "store/internal.h"
 
-enum { PHASE_DONE = 2, RETRY_NS = 1000000000 };
+enum { PHASE_DONE = 2, RETRY_NS = 1000000000, TIMER_SLACK_NS = 1000000 };
 
 /* A page on its way from the caller to the tree. */
 struct pending {
@@ -509,15 +509,16 @@ int store_work(unsigned budget) {
     return 1;
 }
 
-/* When it has something to do although nothing completes: a store that did not answer is asked again. */
+/*
+ * When it has something to do although nothing completes: a store that did not answer is asked again. A little later than
+ * that, since a timer may be early, and what was not due then would not be looked at again.
+ */
 uint64_t store_deadline_ns(void) {
-    uint64_t now = store.env->now_ns();
-    const uint64_t due_ns[] = {ahead_deadline_ns(), commit.running ? commit.retry_ns : boot_retry_ns(),
-                               commit.running ? 0 : fill_retry_ns()};
-    uint64_t deadline = UINT64_MAX;
-    for (unsigned i = 0; i < sizeof due_ns / sizeof *due_ns; i++)
-        if (due_ns[i] > now && due_ns[i] < deadline)
-            deadline = due_ns[i];
+    uint64_t now = store.env->now_ns(), deadline = fetch_deadline_ns();
+    const uint64_t due_ns[] = {commit.running ? commit.retry_ns : boot_retry_ns(), commit.running ? 0 : fill_retry_ns()};
+    for (unsigned i = 0; i < 2; i++)
+        if (due_ns[i] + TIMER_SLACK_NS > now && due_ns[i] + TIMER_SLACK_NS < deadline)
+            deadline = due_ns[i] + TIMER_SLACK_NS;
     return deadline;
 }
 

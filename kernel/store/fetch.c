@@ -198,8 +198,12 @@ static unsigned instead_of(unsigned late, unsigned home) {
 
 /* Who waits for a disk that does not answer gets its blocks from another one. */
 void fetch_hedge(void) {
-    if (store.env->disk_count > 2 && !list_empty(&waiting))
+    if (fetch_deadline_ns() != UINT64_MAX)
         ahead_hedge(instead_of);
+}
+
+uint64_t fetch_deadline_ns(void) {
+    return store.env->disk_count > 2 && !list_empty(&waiting) ? ahead_deadline_ns() : UINT64_MAX;
 }
 
 /* A run has ended; one that failed says so to those who wait for it. */

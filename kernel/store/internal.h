@@ -210,6 +210,7 @@ int fetch_is_ready(void);   /* the pump has something to do */
 unsigned fetch_count(void); /* that are not done */
 void fetch_node_loaded(void);
 void fetch_hedge(void);
+uint64_t fetch_deadline_ns(void); /* when it is due; it may have passed */
 void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status);
 
 int fetch_run(unsigned home, uint64_t block, unsigned count);
