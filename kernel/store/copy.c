@@ -229,7 +229,7 @@ int copy_settled(void) {
 }
 
 int copy_is_full(void) {
-    return copy_count > COPY_COUNT / 2 || store.free_count < store.header.block_count / COPY_SPACE_SHARE;
+    return copy_count > COPY_COUNT / 2 || store.free_count < store.header.block_count / ROOM_SHARE;
 }
 
 /* True while a copy is on its way. */

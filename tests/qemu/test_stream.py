@@ -129,7 +129,7 @@ def test_a_start_is_few_requests(machine: Start, serve: Serve, published: Publis
     """Root; kernel; headers and root; what a start touches, in large requests: four round trips, all else is there."""
     with Store(published.path) as store:
         root = store.root
-    packed = set(range(root.packed_first, root.packed_first + root.packed_count))
+    packed = set(range(root.tree.block, root.tree.block + root.packed_count))
     far = serve(published.path, delay_ms=100)
     now = machine(blank, fars=[far.uri], trust=published.trust, fill=False)
     now.send(b"6*7\r")
@@ -317,7 +317,7 @@ def test_a_far_with_bad_blocks_and_a_good_one(
     bad = tmp_path / "bad.img"
     bad.write_bytes(published.path.read_bytes())
     with Store(published.path) as store, bad.open("r+b") as file:
-        for block in range(store.root.packed_first, store.root.packed_first + store.root.packed_count):
+        for block in range(store.root.tree.block, store.root.tree.block + store.root.packed_count):
             file.seek(block * 4096 + 1234)
             file.write(b"wrong")
     fars = [serve(bad), serve(published.path)]
