@@ -124,11 +124,13 @@ real_routine:       resw 1
 drive:              resb 1
 alignb SECTOR_SIZE
 header:             resb SECTOR_SIZE
-header_copy:        resb SECTOR_SIZE
 ring:               resb RING_COUNT * SECTOR_SIZE
 node:               resb BLOCK_SIZE
 SCRATCH_SIZE        equ $ - $$
 
+%if LOADER_SIZE > LOADER_READ_SECTORS * SECTOR_SIZE
+    %error "the loader is larger than what the boot record reads"
+%endif
 %if LOADER_SIZE + BLOCK_SIZE + SCRATCH_SIZE > LOADER_SIZE_MAX
     %error "the loader and its scratch memory are over 64 KiB"
 %endif

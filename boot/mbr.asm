@@ -1,5 +1,5 @@
 ;
-; boot/mbr.asm: sector 0. Loads the loader area (blocks 2 to 17) to LOADER_BASE and jumps to it.
+; boot/mbr.asm: sector 0. Loads the loader (the first blocks of its area, 2 to 17) to LOADER_BASE and jumps to it.
 ;
 ; Promise: trusts nothing of the firmware but DL and INT 13h extensions; writes to no disk; says which step failed.
 ; Entered by: the firmware, real mode, at linear 0x7c00 by whatever segment.
@@ -7,7 +7,6 @@
 ;
 %include "layout.inc"
 
-READ_SECTORS        equ 64              ; small enough for every firmware; two reads, neither crosses 64 KiB
 READ_TRIES          equ 3
 
 org MBR_BASE
@@ -43,14 +42,7 @@ start:
     test cl, 1                          ; packet reads
     jz print_fail
 
-    mov di, LOADER_SECTOR_COUNT / READ_SECTORS
-.next:
     call read_packet
-    add word [packet.segment], READ_SECTORS * SECTOR_SIZE / 16
-    add word [packet.sector], READ_SECTORS
-    dec di
-    jnz .next
-
     mov ax, LOADER_SEGMENT
     mov es, ax
     mov si, no_loader
@@ -67,7 +59,7 @@ start:
 read_packet:
     mov cx, READ_TRIES
 .again:
-    mov word [packet.count], READ_SECTORS
+    mov word [packet.count], LOADER_READ_SECTORS
     mov ah, 0x42
     call int13
     jnc .done
@@ -103,7 +95,7 @@ align 4
 packet:                                 ; INT 13h, AH = 42h
     db 16, 0
 .count:
-    dw READ_SECTORS
+    dw LOADER_READ_SECTORS
     dw 0
 .segment:
     dw LOADER_SEGMENT

@@ -246,7 +246,9 @@ static void store_start(const struct options *options) {
 }
 
 static void programs_start(const struct options *options) {
-    const struct pager_options pager_options = {.interval_ns = options->interval_ms * 1000000ull};
+    const struct pager_options pager_options = {.interval_ns = options->interval_ms * 1000000ull,
+                                                .fill = options->fill,
+                                                .record = options->record};
     pager_init(&pager_hooks, &pager_options);
     const struct proc_env env = {
         .poll = start_poll,

@@ -115,6 +115,7 @@ static const uint16_t stats_name[] = {
     MP_QSTR_write_fault_cycles_max, MP_QSTR_near_reads, MP_QSTR_near_writes, MP_QSTR_far_reads,
     MP_QSTR_far_requests, MP_QSTR_near_blocks_total, MP_QSTR_near_blocks_free, MP_QSTR_boot_cycles,
     MP_QSTR_throttled_count, MP_QSTR_throttled_ns, MP_QSTR_pages_dirty_max, MP_QSTR_resume_cycles,
+    MP_QSTR_far_used,
 };
 _Static_assert(MP_ARRAY_SIZE(stats_name) * sizeof(uint64_t) == sizeof(struct machine_stats), "machine_stats");
 

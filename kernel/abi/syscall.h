@@ -91,6 +91,7 @@ struct machine_stats {
     uint64_t throttled_ns;     /* while at least one waited so */
     uint64_t pages_dirty_max;  /* that one program may make in one epoch, now */
     uint64_t resume_cycles;    /* kernel entry to the first program, waiting for devices left out */
+    uint64_t far_used;         /* of far_reads: what was asked for, not only read ahead */
 };
 
 #endif

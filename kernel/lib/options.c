@@ -78,6 +78,12 @@ static int parse_word(struct options *options, const char *name, size_t name_len
     } else if (name_is(name, name_length, "relaxed")) {
         status = parse_number(value, value_length, 1, &number);
         options->relaxed = (int)number;
+    } else if (name_is(name, name_length, "fill")) {
+        status = parse_number(value, value_length, 1, &number);
+        options->fill = (int)number;
+    } else if (name_is(name, name_length, "record")) {
+        status = parse_number(value, value_length, 1, &number);
+        options->record = (int)number;
     } else if (name_is(name, name_length, "test_spaces")) {
         status = parse_number(value, value_length, TEST_SPACES_MAX, &options->test_spaces);
     } else if (name_is(name, name_length, "test_resident")) {
@@ -90,7 +96,7 @@ static int parse_word(struct options *options, const char *name, size_t name_len
 }
 
 int options_parse(struct options *options, const char *text) {
-    *options = (struct options){.interval_ms = INTERVAL_MS_DEFAULT, .log_level = LOG_NOTICE};
+    *options = (struct options){.interval_ms = INTERVAL_MS_DEFAULT, .fill = 1, .log_level = LOG_NOTICE};
     while (*text != 0) {
         if (is_blank(*text)) {
             text++;

@@ -12,6 +12,7 @@ struct options {
     uint64_t interval_ms;
     int relaxed;
     uint64_t test_spaces, test_resident;
+    int record, fill;
     enum log_level log_level;
     int retain_given;
     uint32_t retain[3]; /* newest, hourly, daily */

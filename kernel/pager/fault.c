@@ -29,14 +29,21 @@ void page_map(struct space *space, uint64_t address, uint64_t *entry, struct fra
     pager.resident_count++;
 }
 
+void pager_note_touch(uint64_t space, uint64_t page) {
+    if (pager.options.record)
+        notice("touched %llu:%llu", (unsigned long long)space, (unsigned long long)page);
+}
+
 /* The tree's pointer of a page. PAGER_WAIT: *key is woken when it is worth asking again. */
 static enum pager_result page_lookup(struct space *space, uint64_t address, struct block_ptr_disk *pointer,
                                      const void **key) {
     int status = store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, pointer, key);
     if (status == -E_NOMEM && page_memory_make())
         status = store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, pointer, key);
-    if (status == 0)
+    if (status == 0) {
+        pager_note_touch(space->id, address >> FRAME_SHIFT);
         return PAGER_DONE;
+    }
     if (status == -E_NOMEM)
         page_memory_wait(key);
     else if (status != -E_AGAIN)

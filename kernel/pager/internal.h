@@ -72,6 +72,7 @@ void pagein_retry(void);                                    /* starts again what
 uint64_t pagein_deadline_ns(void);
 
 /* fault.c */
+void pager_note_touch(uint64_t space, uint64_t page);       /* for a resume list, if one is wanted */
 void page_map(struct space *space, uint64_t address, uint64_t *entry, struct frame *frame); /* read-only */
 
 #endif

@@ -4,19 +4,13 @@
  * Promise: a page is mapped only after the store has verified it; it is fetched once, however many threads want it.
  * When no store has it, only the threads that touch it wait, the console is told once, and it is tried again until it
  * comes.
- * Where a wanted page's home is a far store, its neighbours are asked for at the same time: a round trip costs more
- * than they do.
  * Called by: fault.c, snapshot.c (retries). Context: kernel, interrupts off; completions in interrupts.
  */
 #include "lib/error.h"
 #include "lib/lib.h"
 #include "pager/internal.h"
 
-enum {
-    PAGEIN_COUNT_MAX = 64,
-    PAGEIN_KEPT_COUNT = 16,  /* for pages that are wanted: reading ahead leaves so many */
-    CLUSTER_PAGE_COUNT = 16, /* aligned; what is read with a page whose home is far away */
-};
+enum { PAGEIN_COUNT_MAX = 64 };
 #define PAGEIN_RETRY_NS 250000000ull
 
 struct pagein {
@@ -26,13 +20,12 @@ struct pagein {
     struct frame *frame;
     uint64_t retry_ns; /* 0: being fetched; else when to try again */
     int told;
-    int is_ahead;      /* nobody asked for it: when it cannot be had, it is forgotten */
     struct list_node link;
 };
 
 static struct pagein pool[PAGEIN_COUNT_MAX];
 static struct list_node unused, active;
-static unsigned unused_count = PAGEIN_COUNT_MAX, failed_count;
+static unsigned failed_count;
 static uint64_t node_retry_ns; /* 0: nobody waits for a node that failed */
 
 void pagein_init(void) {
@@ -45,7 +38,6 @@ void pagein_init(void) {
 static void pagein_end(struct pagein *pagein) {
     list_remove(&pagein->link);
     list_append(&unused, &pagein->link);
-    unused_count++;
     pager.hooks->wake(pagein);
     pager.hooks->wake(&unused);
 }
@@ -57,11 +49,6 @@ static void tell_absent(const struct space *space, uint64_t address, const char 
 }
 
 static void pagein_failed(struct pagein *pagein, int status) {
-    if (pagein->is_ahead) {
-        frame_free(pagein->frame);
-        pagein_end(pagein); /* who has touched it meanwhile asks for it now */
-        return;
-    }
     if (!pagein->told)
         tell_absent(pagein->space, pagein->address, "it", status);
     pagein->told = 1;
@@ -95,33 +82,15 @@ static void pagein_fetch(struct pagein *pagein, const struct block_ptr_disk *poi
 }
 
 static struct pagein *pagein_begin(struct space *space, uint64_t address, struct frame *frame,
-                                   const struct block_ptr_disk *pointer, int is_ahead) {
+                                   const struct block_ptr_disk *pointer) {
     struct pagein *pagein = list_entry(list_pop(&unused), struct pagein, link);
-    unused_count--;
     list_append(&active, &pagein->link);
     pagein->space = space;
     pagein->address = address & ~(uint64_t)(FRAME_SIZE - 1);
     pagein->frame = frame;
     pagein->told = 0;
-    pagein->is_ahead = is_ahead;
     pagein_fetch(pagein, pointer);
     return pagein;
-}
-
-/* Reads one page ahead, if that costs nobody anything. */
-static void pagein_ahead(struct space *space, uint64_t address) {
-    const void *key;
-    struct block_ptr_disk pointer;
-    const uint64_t *entry = space_entry(space, address, 0);
-    if (space_region(space, address) == NULL || entry == NULL || *entry & PTE_PRESENT ||
-        pagein_key(space, address) != NULL)
-        return;
-    if (store_lookup((struct page_key){space->id, address >> FRAME_SHIFT}, &pointer, &key) != 0 ||
-        ptr_store(&pointer) == 0)
-        return;
-    struct frame *frame = frame_alloc(FRAME_PAGE, 0);
-    if (frame != NULL)
-        pagein_begin(space, address, frame, &pointer, 1);
 }
 
 enum pager_result pagein_start(struct space *space, uint64_t address, const struct block_ptr_disk *pointer,
@@ -132,12 +101,7 @@ enum pager_result pagein_start(struct space *space, uint64_t address, const stru
     struct frame *frame = page_frame_alloc(key);
     if (frame == NULL)
         return PAGER_WAIT;
-    *key = pagein_begin(space, address, frame, pointer, 0);
-    if (ptr_store(pointer) == 0)
-        return PAGER_WAIT;
-    uint64_t cluster_size = CLUSTER_PAGE_COUNT * FRAME_SIZE, start = address & ~(cluster_size - 1);
-    for (uint64_t at = start; at < start + cluster_size && unused_count > PAGEIN_KEPT_COUNT; at += FRAME_SIZE)
-        pagein_ahead(space, at);
+    *key = pagein_begin(space, address, frame, pointer);
     return PAGER_WAIT;
 }
 

@@ -42,6 +42,8 @@ struct pager_hooks {
 
 struct pager_options {
     uint64_t interval_ns; /* between snapshots; 0: only on demand */
+    int fill;             /* idle time brings what is still far */
+    int record;           /* says which pages are asked of the store, in their order */
 };
 
 /* After store_open. Reads nothing. */
@@ -77,7 +79,7 @@ uint64_t pager_durable(void);               /* newest durable generation */
 void pager_want_commit(void);               /* a snapshot as soon as possible, even of nothing */
 /* The generation of this epoch gets a tag. -E_BUSY: it has one, or that of the running commit has: after that, try again. */
 int pager_tag(const char *name, int automatic);
-int pager_work(unsigned budget);            /* a slice of background work; 1: more to do right now */
+int pager_work(unsigned budget, int idle);  /* a slice of background work; 1: more to do right now */
 uint64_t pager_deadline_ns(void);           /* when pager_work has to be called next; UINT64_MAX: after an event */
 
 struct machine_stats;

@@ -53,6 +53,7 @@ int pager_record_load(uint32_t page) {
     status = store_lookup((struct page_key){SPACE_RECORDS, page}, &pointer, &key);
     if (status != 0)
         return status == -E_NOMEM ? -E_AGAIN : status;
+    pager_note_touch(SPACE_RECORDS, page);
     struct frame *frame = record_frame_new(page);
     if (!ptr_present(&pointer)) {
         memset(frame_data(frame), 0, FRAME_SIZE);

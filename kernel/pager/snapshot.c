@@ -197,11 +197,13 @@ static uint64_t copies_due_ns(void) {
     return store_has_unsaved_copies() ? freeze_ns + COPIES_INTERVAL_NS : UINT64_MAX;
 }
 
-int pager_work(unsigned budget) {
+int pager_work(unsigned budget, int idle) {
     pagein_retry();
     int more = store_work(budget);
     if (store_commit_running())
         return more;
+    if (idle && !more && pager.options.fill)
+        more = store_fill(budget);
     uint64_t now = pager.hooks->now_ns();
     if (frozen_waiting) {
         if (now >= retry_ns)
@@ -254,6 +256,7 @@ void pager_stats(struct machine_stats *stats) {
     stats->near_writes = facts.near_writes;
     stats->far_reads = facts.far_reads;
     stats->far_requests = facts.far_requests;
+    stats->far_used = facts.far_used;
     stats->near_blocks_total = facts.near_blocks_total;
     stats->near_blocks_free = facts.near_blocks_free;
     throttle_stats(stats);

@@ -192,7 +192,7 @@ static void schedule(void) {
         attention = 0;
         uint64_t now = proc_env.now_ns();
         uint64_t sleepers_ns = sleepers_wake(now);
-        int more = pager_work(list_empty(&ready) ? IDLE_BUDGET : SLICE_BUDGET);
+        int more = list_empty(&ready) ? pager_work(IDLE_BUDGET, 1) : pager_work(SLICE_BUDGET, 0);
         struct thread *thread = thread_pick(now);
         if (thread != NULL) {
             thread_load(thread);

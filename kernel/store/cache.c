@@ -83,7 +83,7 @@ static int evict_one(void) {
 }
 
 size_t store_shrink(size_t page_count) {
-    size_t freed = 0;
+    size_t freed = ahead_shrink(page_count);
     while (freed < page_count && evict_one())
         freed++;
     return freed;
@@ -92,7 +92,7 @@ size_t store_shrink(size_t page_count) {
 /* A page for the store's own use; when there is none, one of its clean pages is dropped for it. */
 void *cache_page_alloc(void) {
     void *page = store.env->page_alloc(store.urgent);
-    if (page == NULL && evict_one())
+    if (page == NULL && (ahead_shrink(1) != 0 || evict_one()))
         page = store.env->page_alloc(store.urgent);
     return page;
 }

@@ -11,6 +11,7 @@
 enum {
     PHASE_DONE = 2,
     RETRY_NS = 1000000000,
+    TIMER_SLACK_NS = 1000000,
     ROOT_SLOT_COUNT = 8, /* tried in turn; the durable root's is not among them */
 };
 
@@ -405,6 +406,8 @@ static void fill_root(struct root_disk *root) {
     root->retain_daily = store.retention.daily;
     if (request->failures != NULL)
         root->failures = *request->failures;
+    root->packed_count = 0; /* it may be a published store that is used as near */
+    root->flags = (root->flags & ~(uint32_t)ROOT_COMPLETE) | (store.complete ? ROOT_COMPLETE : 0);
     root_seal(root);
 }
 
@@ -419,6 +422,8 @@ static int write_root(void) {
 static int finish(void) {
     struct store_commit *request = commit.request, *after = commit.after;
     struct list_node *link;
+    if (commit.root->flags & ROOT_COMPLETE & ~store.root.flags)
+        store_notice("near is complete: no far store is needed any more");
     store.root = *commit.root;
     store.sequence_max += commit.root_tries < ROOT_SLOT_COUNT ? commit.root_tries + 1 : ROOT_SLOT_COUNT;
     clone_done();
@@ -567,24 +572,31 @@ void commit_init(void) {
 /* --- work between completions --- */
 
 int store_work(unsigned budget) {
+    fetch_hedge();
     fetch_node_loaded();
     fetch_pump();
     for (; budget > 0; budget--) {
         int more = commit_step();
         more |= copy_step();
-        if (!more && !commit.running)
+        if (!more && !commit.running && fetch_count() == 0)
             more = boot_step_idle();
         if (!more)
-            return 0;
+            return fetch_is_ready();
     }
     return 1;
 }
 
-/* When it has something to do although nothing completes: a store that did not answer is asked again. */
+/*
+ * When it has something to do although nothing completes: a store that did not answer is asked again. A little later than
+ * that, since a timer may be early, and what was not due then would not be looked at again.
+ */
 uint64_t store_deadline_ns(void) {
-    uint64_t now = store.env->now_ns(), boot = boot_retry_ns();
-    uint64_t deadline = commit.running && commit.retry_ns > now ? commit.retry_ns : UINT64_MAX;
-    return !commit.running && boot > now && boot < deadline ? boot : deadline;
+    uint64_t now = store.env->now_ns(), deadline = fetch_deadline_ns();
+    const uint64_t due_ns[] = {commit.running ? commit.retry_ns : boot_retry_ns(), commit.running ? 0 : fill_retry_ns()};
+    for (unsigned i = 0; i < 2; i++)
+        if (due_ns[i] + TIMER_SLACK_NS > now && due_ns[i] + TIMER_SLACK_NS < deadline)
+            deadline = due_ns[i] + TIMER_SLACK_NS;
+    return deadline;
 }
 
 int store_has_unsaved_copies(void) { return store.unsaved || store.far_changed || boot_ready(); }

@@ -65,6 +65,13 @@ static struct copy *slot_for(unsigned home, uint64_t far_block) {
     return found;
 }
 
+const void *copy_page(unsigned home, uint64_t far_block) {
+    for (unsigned i = 0; i < COPY_COUNT && copy_count > 0; i++)
+        if (copies[i].state != COPY_NONE && copies[i].home == home && copies[i].far_block == far_block)
+            return copies[i].page;
+    return NULL;
+}
+
 static void begin(struct copy *copy, enum copy_state state) {
     copy->state = state;
     copy->is_awaited = 0;
@@ -72,17 +79,18 @@ static void begin(struct copy *copy, enum copy_state state) {
 }
 
 /* A verified far page has come: keeps a copy of it, if that is cheap now. */
-void copy_offer(const struct block_ptr_disk *pointer, const void *page) {
+int copy_offer(const struct block_ptr_disk *pointer, const void *page) {
     struct copy *copy = slot_for(ptr_store(pointer), ptr_block(pointer));
     if (copy == NULL || store.broken || store.free_count < store.header.block_count / ROOM_SHARE)
-        return;
+        return copy_page(ptr_store(pointer), ptr_block(pointer)) != NULL;
     copy->page = store.env->page_alloc(0);
     if (copy->page == NULL)
-        return;
+        return 0;
     memcpy(copy->page, page, BLOCK_SIZE);
     copy->home = ptr_store(pointer);
     copy->far_block = ptr_block(pointer);
     begin(copy, COPY_QUEUED);
+    return 1;
 }
 
 /* A copy did not have its hash: it will be forgotten. */
@@ -93,6 +101,7 @@ void copy_bad(unsigned home, uint64_t far_block) {
     copy->home = home;
     copy->far_block = far_block;
     copy->page = NULL;
+    store.complete = 0;
     begin(copy, COPY_BAD);
 }
 
@@ -217,6 +226,10 @@ int copy_settled(void) {
         if (copies[i].state != COPY_NONE && (!may_wait(&copies[i]) || copies[i].is_awaited))
             return 0;
     return 1;
+}
+
+int copy_is_full(void) {
+    return copy_count > COPY_COUNT / 2 || store.free_count < store.header.block_count / ROOM_SHARE;
 }
 
 /* True while a copy is on its way. */

@@ -3,16 +3,18 @@
  *
  * Promise: done runs once, never before store_fetch has returned, and with 0 only for verified contents. A near block
  * comes from near; a far one from its local copy, else from the disks that serve its store, healthy ones first; each
- * is tried once.
+ * is tried once. A far block is read with its neighbours that are not here (ahead.c): a round trip costs more than they
+ * do.
  * Called by: pager (pages), cache.c (nodes), copy.c, boot.c. Completions run in interrupt context.
  */
 #include "store/internal.h"
 
-enum { JOB_COUNT = 64, DISK_RETRY_NS = 1000000000 };
+enum { JOB_COUNT = 64, RUN_BLOCK_COUNT = 16 /* aligned; what is read with a far block */ };
+#define DEMOTED_NS 10000000000ull
 
 /* A fetch that is being served. */
 struct job {
-    struct list_node link; /* in idle or ready, or nowhere while its read runs */
+    struct list_node link; /* in idle, ready or waiting, or nowhere while its read runs */
     struct store_fetch *fetch;
     struct store_io io;
     unsigned disk;         /* being read */
@@ -23,8 +25,9 @@ struct job {
 };
 
 static struct job jobs[JOB_COUNT];
-static struct list_node idle, ready;
+static struct list_node idle, ready, waiting; /* waiting: for a run of ahead.c */
 static struct list_node queue, stalled; /* fetches without a job; stalled: waits for a page of the presence map */
+static unsigned count; /* fetches that are not done */
 static int pumping;
 
 int disk_serves(unsigned disk, unsigned home) {
@@ -46,7 +49,7 @@ static void disk_failed(unsigned disk, const char *why) {
     store.facts.far_failures++;
     if (store.disk_failed_ns[disk] == 0)
         store_notice("far%u: %s", disk, why);
-    store.disk_failed_ns[disk] = store.env->now_ns() + 1;
+    store.disk_failed_ns[disk] = store.env->now_ns();
 }
 
 static void disk_good(unsigned disk) {
@@ -55,13 +58,18 @@ static void disk_good(unsigned disk) {
     store.disk_failed_ns[disk] = 0;
 }
 
+/* One that has failed is asked last, for a while. */
+static int is_healthy(unsigned disk) {
+    return store.disk_failed_ns[disk] == 0 || store.env->now_ns() - store.disk_failed_ns[disk] > DEMOTED_NS;
+}
+
 /* The next disk to ask: healthy ones first. 0 when all have been tried, near's own blocks aside. */
 static int next_disk(const struct job *job, unsigned *disk) {
     unsigned home = ptr_store(&job->fetch->pointer);
     for (int with_failed = 0; with_failed < 2; with_failed++) {
         for (*disk = 0; *disk < store.env->disk_count; ++*disk)
             if (disk_serves(*disk, home) && !(job->tried >> *disk & 1) &&
-                (with_failed || store.disk_failed_ns[*disk] == 0))
+                (with_failed || is_healthy(*disk)))
                 return 1;
     }
     return 0;
@@ -81,10 +89,13 @@ static void judge(struct job *job, int status) {
                          (unsigned long)(job->copy ? job->copy : ptr_block(&fetch->pointer)));
         if (job->copy != 0)
             copy_bad(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
+        else
+            ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
     } else {
         disk_good(job->disk);
-        if (job->disk != 0)
-            copy_offer(&fetch->pointer, fetch->page);
+        store.facts.far_used += job->disk != 0;
+        if (job->disk != 0 && copy_offer(&fetch->pointer, fetch->page))
+            ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
         finish(job, 0);
         return;
     }
@@ -116,6 +127,103 @@ static void start_read(struct job *job, unsigned disk, uint64_t block) {
     }
 }
 
+/* 1: the block is in memory, or on its way there: judged, or waiting for it. */
+static int take_from_memory(struct job *job) {
+    const struct block_ptr_disk *pointer = &job->fetch->pointer;
+    unsigned home = ptr_store(pointer);
+    const void *page = copy_page(home, ptr_block(pointer));
+    if (page != NULL && hash_matches(pointer, page)) {
+        memcpy(job->fetch->page, page, BLOCK_SIZE);
+        finish(job, 0);
+        return 1;
+    }
+    enum ahead_state state = ahead_find(home, ptr_block(pointer), &page, &job->disk);
+    if (state == AHEAD_LOADING)
+        list_append(&waiting, &job->link);
+    if (state != AHEAD_HERE)
+        return state == AHEAD_LOADING;
+    job->tried |= 1u << job->disk;
+    memcpy(job->fetch->page, page, BLOCK_SIZE);
+    judge(job, 0);
+    return 1;
+}
+
+/* A block that would be worth reading with its neighbour. */
+static int is_absent(unsigned home, uint64_t block) {
+    uint64_t copy;
+    unsigned disk;
+    const void *page;
+    return ahead_find(home, block, &page, &disk) == AHEAD_NONE && copy_page(home, block) == NULL &&
+           copy_find(home, block, &copy) == 0 && copy == 0;
+}
+
+/* Reads a far block and those around it. 1: a run is on its way. */
+static int start_run(const struct job *job, unsigned disk) {
+    unsigned home = ptr_store(&job->fetch->pointer);
+    uint64_t block = ptr_block(&job->fetch->pointer), low = block & ~(uint64_t)(RUN_BLOCK_COUNT - 1);
+    uint64_t high = low + RUN_BLOCK_COUNT, first = block, end = block + 1;
+    if (high > store.far[home - 1].block_count)
+        high = store.far[home - 1].block_count;
+    while (first > low && is_absent(home, first - 1))
+        first--;
+    while (end < high && is_absent(home, end))
+        end++;
+    return ahead_start(disk, home, first, (unsigned)(end - first));
+}
+
+/* Reads blocks from `block` on, up to the first that is here or on its way, from the first disk that has them. */
+int fetch_run(unsigned home, uint64_t block, unsigned count) {
+    uint64_t left = store.far[home - 1].block_count - block;
+    unsigned disk = 0, absent = 0;
+    while (disk < store.env->disk_count && (!disk_serves(disk, home) || !is_healthy(disk)))
+        disk++;
+    if (disk == store.env->disk_count || block >= store.far[home - 1].block_count)
+        return 0;
+    while (absent < count && absent < left && is_absent(home, block + absent))
+        absent++;
+    return absent > 0 && ahead_start(disk, home, block, absent);
+}
+
+/* Another healthy disk with the same store; 0: there is none. The late one is asked last from now on. */
+static unsigned instead_of(unsigned late, unsigned home) {
+    unsigned disk = 1;
+    while (disk < store.env->disk_count &&
+           (disk == late || !disk_serves(disk, home) || !is_healthy(disk)))
+        disk++;
+    if (disk == store.env->disk_count)
+        return 0;
+    disk_failed(late, "does not answer in time");
+    return disk;
+}
+
+/* Who waits for a disk that does not answer gets its blocks from another one. */
+void fetch_hedge(void) {
+    if (fetch_deadline_ns() != UINT64_MAX)
+        ahead_hedge(instead_of);
+}
+
+uint64_t fetch_deadline_ns(void) {
+    return store.env->disk_count > 2 && !list_empty(&waiting) ? ahead_deadline_ns() : UINT64_MAX;
+}
+
+/* A run has ended; one that failed says so to those who wait for it. */
+void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status) {
+    if (status != 0)
+        disk_failed(disk, "a read failed");
+    struct list_node ended;
+    list_take(&ended, &waiting);
+    for (struct list_node *link; (link = list_pop(&ended)) != NULL;) {
+        struct job *job = list_entry(link, struct job, link);
+        const struct block_ptr_disk *pointer = &job->fetch->pointer;
+        if (status != 0 && ptr_store(pointer) == home && ptr_block(pointer) - first < block_count) {
+            job->tried |= 1u << disk;
+            job->io_failed = 1;
+        }
+        list_append(&ready, link);
+    }
+    fetch_pump();
+}
+
 /* Asks the next source. */
 static void advance(struct job *job) {
     const struct block_ptr_disk *pointer = &job->fetch->pointer;
@@ -135,12 +243,15 @@ static void advance(struct job *job) {
         }
     }
     job->copy = 0;
-    if (next_disk(job, &disk)) {
-        job->tried |= 1u << disk;
-        start_read(job, disk, ptr_block(pointer));
+    if (ptr_store(pointer) != 0 && take_from_memory(job))
+        return;
+    if (!next_disk(job, &disk)) {
+        finish(job, job->corrupt && !job->io_failed ? -E_CORRUPT : -E_IO);
         return;
     }
-    finish(job, job->corrupt && !job->io_failed ? -E_CORRUPT : -E_IO);
+    job->tried |= 1u << disk;
+    if (disk == 0 || !start_run(job, disk) || !take_from_memory(job))
+        start_read(job, disk, ptr_block(pointer));
 }
 
 static int take_job(void) {
@@ -163,6 +274,7 @@ static void run(struct job *job) {
     struct store_fetch *fetch = job->fetch;
     int status = job->status;
     list_append(&idle, &job->link);
+    count--;
     fetch->done(fetch, status);
 }
 
@@ -181,6 +293,9 @@ void fetch_pump(void) {
     }
     pumping = 0;
 }
+
+int fetch_is_ready(void) { return !list_empty(&ready); }
+unsigned fetch_count(void) { return count; }
 
 /* A page of the presence map may have come (or failed, or memory): whoever waits looks again. */
 void fetch_node_loaded(void) {
@@ -206,6 +321,7 @@ int store_fetch(struct store_fetch *fetch) {
     fetch->attempt = 0;
     list_init(&fetch->link);
     list_append(&queue, &fetch->link);
+    count++;
     if (pumping)
         return 0;
     pumping = 1;
@@ -219,8 +335,10 @@ int store_fetch(struct store_fetch *fetch) {
 void fetch_init(void) {
     list_init(&idle);
     list_init(&ready);
+    list_init(&waiting);
     list_init(&stalled);
     list_init(&queue);
+    count = 0;
     pumping = 0;
     for (unsigned i = 0; i < JOB_COUNT; i++) {
         list_init(&jobs[i].link);

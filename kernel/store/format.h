@@ -157,7 +157,7 @@ struct root_disk {
     uint32_t retain_daily;
     struct start_failures_disk failures;
     uint32_t retain_wanted;
-    uint8_t zero[4];
+    uint32_t packed_count; /* blocks that a start touches, side by side from the tree's top node on; 0: they are not */
     struct block_ptr_disk stores_copy;
     uint8_t hash[ROOT_HASH_SIZE];
     uint8_t signature[64];
@@ -219,6 +219,7 @@ FORMAT_AT(root_disk, resume_list_size, 336);
 FORMAT_AT(root_disk, retain_hourly, 344);
 FORMAT_AT(root_disk, failures, 352);
 FORMAT_AT(root_disk, retain_wanted, 376);
+FORMAT_AT(root_disk, packed_count, 380);
 FORMAT_AT(root_disk, stores_copy, 384);
 FORMAT_AT(root_disk, hash, 416);
 FORMAT_AT(root_disk, signature, 448);

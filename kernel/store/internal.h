@@ -88,6 +88,7 @@ struct store {
     int draining;           /* the commit waits for the copies that it found: no other is started */
     int frozen;             /* the meta tree is being written: no changes */
     int unsaved;            /* the meta tree or a boot object differs from the durable one */
+    int complete;           /* no far store is needed: said by the next root */
     int broken;             /* near failed: no more commits */
     struct store_facts facts;
 };
@@ -211,20 +212,43 @@ int write_barrier(enum store_op op, uint64_t block, void *page); /* starts one f
 /* fetch.c */
 void fetch_init(void);
 void fetch_pump(void);
+int fetch_is_ready(void);   /* the pump has something to do */
+unsigned fetch_count(void); /* that are not done */
 void fetch_node_loaded(void);
+void fetch_hedge(void);
+uint64_t fetch_deadline_ns(void); /* when it is due; it may have passed */
+void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status);
+
+int fetch_run(unsigned home, uint64_t block, unsigned count);
+
+/* ahead.c: blocks of far stores, raw, before anyone has asked for each of them */
+enum ahead_state { AHEAD_NONE, AHEAD_LOADING, AHEAD_HERE };
+void ahead_init(void);
+int ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count);
+enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, unsigned *disk);
+void ahead_drop(unsigned home, uint64_t block);
+size_t ahead_shrink(size_t page_count);
+uint64_t ahead_deadline_ns(void);
+void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home));
 
 /* copy.c: localising */
-void copy_offer(const struct block_ptr_disk *pointer, const void *page);
+int copy_offer(const struct block_ptr_disk *pointer, const void *page); /* 1: there is or will be a copy */
+const void *copy_page(unsigned home, uint64_t far_block); /* the contents of a copy on its way; NULL: there is none */
 int copy_step(void);
 void copy_drain(void);
 int copy_settled(void);
 int copy_busy(void);
+int copy_is_full(void);     /* another one had better wait, or would not be made */
 int copy_find(unsigned home, uint64_t far_block, uint64_t *near_block);
 int copy_set(unsigned home, uint64_t far_block, uint64_t near_block);
 void copy_init(void);
 int copy_is_writing(void);
 void copy_undo(void);
 void copy_bad(unsigned home, uint64_t far_block);
+
+/* fill.c */
+void fill_init(const struct root_disk *root);
+uint64_t fill_retry_ns(void);
 
 /* clone.c: clones and drops of spaces */
 uint64_t clone_alias(uint64_t space);

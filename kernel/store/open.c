@@ -7,6 +7,8 @@
  */
 #include "store/internal.h"
 
+enum { PACKED_RUN_COUNT_MAX = 32 }; /* 8 MiB */
+
 struct store store;
 
 struct sync_io {
@@ -20,6 +22,7 @@ struct disk_view {
     int installed;         /* block 0 holds a boot record */
     int header_copies;     /* bit 0: block 1 is valid, bit 1: block 18 */
     struct header_disk header;
+    struct root_disk first_slot; /* of a far disk's ring, as it was read */
     unsigned root_count;
     struct root_disk root[RING_COUNT]; /* valid ones, newest first */
 };
@@ -58,33 +61,51 @@ static int sync_run(enum store_op op, unsigned disk, uint64_t block, void *page)
 
 /* --- looking at a disk --- */
 
-/* Blocks 0, 1 and 18. A disk whose boot record cannot be read is not blank. */
-static int view_header(unsigned disk, void *page) {
-    static const uint64_t places[] = {0, HEADER_BLOCK, HEADER_COPY_BLOCK};
-    struct header_disk *header = page;
-    int status = 0, found = 0, version = 0;
+/* Judges block 0 (index 0), or a copy of the header (1, 2). */
+static void view_block(unsigned index, int status, const void *page, int *version) {
+    int zero = status == 0 && page_is_zero(page);
+    view.blank &= zero;
+    if (index == 0)
+        view.installed = !zero;
+    if (index == 0 || status != 0 || zero)
+        return;
+    int validity = header_valid(page);
+    *version |= validity == -E_VERSION;
+    if (validity != 0)
+        return;
+    if (view.header_copies == 0)
+        view.header = *(const struct header_disk *)page;
+    view.header_copies |= 1 << (index - 1);
+}
+
+/*
+ * Blocks 0, 1 and 18, and of a far disk the ring's first slot, together: it may be far indeed. A disk whose boot record
+ * cannot be read is not blank.
+ */
+static int view_header(unsigned disk) {
+    static const uint64_t places[] = {0, HEADER_BLOCK, HEADER_COPY_BLOCK, RING_FIRST_BLOCK};
+    unsigned wanted = disk == 0 ? 3 : 4, count = 0;
+    int failed = 0, version = 0;
+    memset(&view, 0, sizeof view);
     view.blank = 1;
-    for (unsigned i = 0; i < 3; i++) {
-        status = sync_run(STORE_READ, disk, places[i], page);
-        int zero = status == 0 && page_is_zero(page);
-        view.blank &= zero;
-        if (i == 0)
-            view.installed = !zero;
-        if (i == 0 || status != 0 || zero)
-            continue;
-        int validity = header_valid(header);
-        version |= validity == -E_VERSION;
-        if (validity != 0)
-            continue;
-        view.header_copies |= 1 << (i - 1);
-        if (!found)
-            view.header = *header;
-        found = 1;
+    for (void *page; count < wanted && (page = store.env->page_alloc(0)) != NULL; count++)
+        sync_start(&ring_io[count], STORE_READ, disk, places[count], page);
+    for (unsigned i = 0; i < count; i++) {
+        void *page = ring_io[i].io.page[0];
+        int status = sync_wait(&ring_io[i]);
+        if (i < 3)
+            view_block(i, status, page, &version);
+        else if (status == 0)
+            view.first_slot = *(const struct root_disk *)page;
+        failed |= i < 3 && status != 0;
+        store.env->page_free(page);
     }
-    if (found || view.blank)
+    if (count < wanted)
+        return -E_NOMEM;
+    if (view.header_copies != 0 || view.blank)
         return 0;
     view.foreign = 1;
-    return version ? -E_VERSION : status != 0 ? -E_IO : -E_FOREIGN;
+    return version ? -E_VERSION : failed ? -E_IO : -E_FOREIGN;
 }
 
 static const char *disk_name(unsigned disk) { return disk == 0 ? "near" : "far1"; }
@@ -132,26 +153,31 @@ static int view_ring(unsigned disk) {
     return status;
 }
 
-static int view_sized_ring(unsigned disk) {
+/* Whether the first slot of the far store's ring has the root with this hash: a published one has it there. */
+static int first_slot_is(const uint8_t *hash) {
+    return root_valid(&view.first_slot, view.header.store_id) == 0 &&
+           memcmp(view.first_slot.hash, hash, ROOT_HASH_SIZE) == 0;
+}
+
+/* The roots of a store that is whole; of a far one, the root with this hash is enough. */
+static int view_sized_ring(unsigned disk, const uint8_t *hash) {
     if (view.header.block_count > store.env->disk_sectors[disk] / SECTORS_PER_BLOCK) {
         store_notice("%s: truncated: the store has %lu blocks, the disk only %lu", disk_name(disk),
                      (unsigned long)view.header.block_count,
                      (unsigned long)(store.env->disk_sectors[disk] / SECTORS_PER_BLOCK));
         return -E_RANGE;
     }
-    return view_ring(disk);
+    if (hash == NULL || !first_slot_is(hash))
+        return view_ring(disk);
+    insert_root(&view.first_slot);
+    return 0;
 }
 
 /* Near, or the far store to adopt. */
-static int view_disk(unsigned disk) {
-    memset(&view, 0, sizeof view);
-    void *page = store.env->page_alloc(0);
-    if (page == NULL)
-        return -E_NOMEM;
-    int status = view_header(disk, page);
-    store.env->page_free(page);
+static int view_disk(unsigned disk, const uint8_t *hash) {
+    int status = view_header(disk);
     if (status == 0 && !view.blank)
-        status = view_sized_ring(disk);
+        status = view_sized_ring(disk, hash);
     if (status == -E_VERSION)
         store_notice("%s: it has another format version than %u, which is what this kernel knows", disk_name(disk),
                      FORMAT_VERSION);
@@ -182,6 +208,7 @@ static void take_root(const struct root_disk *root) {
     store.root = *root;
     store_take_root(root);
     store.alloc_next = root->alloc_next;
+    store.complete = (root->flags & ROOT_COMPLETE) != 0;
     store.retention = (struct store_retention){root->retain_wanted != 0 ? root->retain_wanted : root->retain_count,
                                                root->retain_hourly, root->retain_daily};
 }
@@ -198,6 +225,7 @@ static int verify_top(enum tree_id tree) {
         if (status != -E_AGAIN)
             return status;
         store.env->poll();
+        fetch_hedge();
         fetch_pump();
     }
 }
@@ -230,21 +258,36 @@ static int read_table(unsigned disk, const struct root_disk *root, struct store_
     return 0;
 }
 
-/* Reads the identities of the far disks, and says which of them no table entry knows. */
-static void attach_far_disks(int must_be_known) {
-    for (unsigned disk = 1; disk < store.env->disk_count; disk++) {
+/* The root that near has adopted, on the far disk in view: all of it will be fetched. */
+static void fill_from(unsigned disk) {
+    static struct root_disk root;
+    if (first_slot_is(store.far[0].root_hash))
+        insert_root(&view.first_slot);
+    else if (view_ring(disk) != 0)
+        return;
+    for (unsigned i = 0; i < view.root_count; i++) {
+        if (memcmp(view.root[i].hash, store.far[0].root_hash, ROOT_HASH_SIZE) != 0)
+            continue;
+        root = view.root[i];
+        if (pointers_translate(&root.tree, 1, 1) == 0 && pointers_translate(&root.resume, 1, 1) == 0)
+            fill_init(&root);
+        return;
+    }
+}
+
+/* Reads the identities of far disks from `first` on, and says which of them no table entry knows. */
+static void attach_far_disks(unsigned first, int must_be_known) {
+    for (unsigned disk = first; disk < store.env->disk_count; disk++) {
         if (store.env->disk_sectors[disk] == 0)
             continue;
-        memset(&view, 0, sizeof view);
-        void *page = store.env->page_alloc(0);
-        int status = page != NULL ? view_header(disk, page) : -E_NOMEM;
-        if (page != NULL)
-            store.env->page_free(page);
+        int status = view_header(disk);
         if (status != 0 || view.blank) {
             store_notice("far%u: no store (error %d)", disk, -status);
             continue;
         }
         memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
+        if (must_be_known && disk_serves(disk, 1))
+            fill_from(disk);
         int known = !must_be_known;
         for (unsigned i = 0; i < STORE_ENTRY_COUNT_MAX; i++)
             known |= memcmp(store.far[i].store_id, view.header.store_id, STORE_ID_SIZE) == 0;
@@ -268,7 +311,8 @@ static int choose_root(const struct store_options *options) {
         memset(store.far, 0, sizeof store.far);
         int status = read_table(0, &root[i], store.far);
         if (status == 0) {
-            attach_far_disks(1);
+            if (!(root[i].flags & ROOT_COMPLETE))
+                attach_far_disks(1, 1);
             take_root(&root[i]);
             status = verify_top(TREE_MAIN);
         }
@@ -349,7 +393,7 @@ static int trusted_root(const struct store_options *options, struct root_disk *r
         store_notice("near is blank and there is no far store");
         return -E_NOENT;
     }
-    int status = view_disk(1);
+    int status = view_disk(1, options->trust_given ? options->trust : NULL);
     if (status == 0 && view.blank)
         status = -E_NOENT;
     if (status != 0 && status != -E_RANGE)
@@ -385,6 +429,17 @@ static int adopt_table(const struct root_disk *far_root) {
     return 0;
 }
 
+/* The blocks that a start touches are on their way before anyone asks for them. */
+static void read_packed(const struct root_disk *root) {
+    uint64_t at = ptr_block(&root->tree), end = at + root->packed_count;
+    if (end > store.far[0].block_count)
+        return;
+    for (unsigned run = 0; at < end && run < PACKED_RUN_COUNT_MAX; at += STORE_IO_PAGES_MAX, run++) {
+        uint64_t left = end - at;
+        ahead_start(1, 1, at, left < STORE_IO_PAGES_MAX ? (unsigned)left : STORE_IO_PAGES_MAX);
+    }
+}
+
 static int adopt(const struct store_options *options) {
     struct root_disk root;
     if (store.env->disk_sectors[0] / SECTORS_PER_BLOCK < STORE_BLOCK_COUNT_MIN) {
@@ -413,7 +468,11 @@ static int adopt(const struct store_options *options) {
     root.retain_count = RETAIN_COUNT_DEFAULT;
     root.retain_hourly = root.retain_daily = root.retain_wanted = 0;
     root.flags = 0;
-    attach_far_disks(0);
+    memcpy(store.disk_id[1], view.header.store_id, STORE_ID_SIZE);
+    attach_far_disks(2, 0);
+    fill_init(&root); /* its store numbers are ours */
+    read_packed(&root);
+    root.packed_count = 0;
     take_root(&root);
     if (status == 0)
         status = verify_top(TREE_MAIN);
@@ -465,6 +524,8 @@ int store_open(const struct store_env *env, const struct store_options *options)
     store.env = env;
     cache_init();
     fetch_init();
+    ahead_init();
+    fill_init(NULL);
     copy_init();
     clone_init();
     commit_init();
@@ -475,7 +536,7 @@ int store_open(const struct store_env *env, const struct store_options *options)
         (retention->count < RETAIN_COUNT_MIN || retention->count > RETAIN_COUNT_MAX ||
          retention->hourly > RETAIN_HOURLY_MAX || retention->daily > RETAIN_DAILY_MAX))
         return -E_INVAL;
-    int status = view_disk(0);
+    int status = view_disk(0, NULL);
     int installed = view.installed;
     boot_init(installed);
     replace_init();

@@ -128,6 +128,8 @@ int store_commit_start(struct store_commit *commit);
 /* Does CPU work for up to `budget` pages or nodes of the running commit and of localising; 1: there is more to do right
  * now, 0: it waits for completions or has nothing to do. */
 int store_work(unsigned budget);
+/* The same for what nobody asks for: near becomes complete. When nothing else is to be done. */
+int store_fill(unsigned budget);
 uint64_t store_deadline_ns(void);            /* store_work wants to be called then at the latest; UINT64_MAX: no need */
 int store_commit_running(void);
 /* localised since the last root: worth a root without pages, when idle */
@@ -161,7 +163,8 @@ size_t store_shrink(size_t page_count);
 struct store_facts {
     uint64_t generation, sequence;
     uint64_t near_blocks_total, near_blocks_free;
-    uint64_t near_reads, near_writes, far_reads, far_requests, far_failures, hash_failures;
+    /* far_reads: blocks that came; far_used: those that somebody wanted */
+    uint64_t near_reads, near_writes, far_reads, far_used, far_requests, far_failures, hash_failures;
     uint64_t cached_nodes;
     int complete;
 };

@@ -647,6 +647,17 @@ static void cmd_idle(uint64_t rounds) {
     answer(0, "%d", store_has_unsaved_copies());
 }
 
+/* The same for what nobody asks for. */
+static void cmd_fill(uint64_t rounds) {
+    for (uint64_t i = 0; i < rounds && !is_cut(); i++) {
+        time_ns += 1000000;
+        if (!store_work(4))
+            store_fill(4);
+        complete_one();
+    }
+    answer(0, "%d", store_has_unsaved_copies());
+}
+
 static void cmd_facts(void) {
     struct store_facts facts;
     store_facts(&facts);
@@ -747,6 +758,8 @@ static void command(char *line) {
         cmd_history();
     else if (strcmp(name, "crash") == 0)
         cmd_crash();
+    else if (strcmp(name, "fill") == 0)
+        cmd_fill(a);
     else if (strcmp(name, "idle") == 0)
         cmd_idle(a);
     else if (strcmp(name, "facts") == 0)

@@ -155,6 +155,68 @@ def test_near_becomes_bootable(start: Start, far: Far) -> None:
         assert near.kernel() == far.kernel
 
 
+def fill(host: Host, rounds: int = 200) -> None:
+    """Idle time, and roots for what it brings, until near is complete."""
+    for _ in range(rounds):
+        if int(host("fill 2000")):
+            host("commit 0 0")
+        if host.facts()["complete"]:
+            return
+    pytest.fail("near does not become complete")
+
+
+def test_idle_time_makes_near_complete(start: Start, far: Far) -> None:
+    host = adopt(start, far)
+    host("put 16 3 9")
+    host("commit 1 0")
+    assert not host.facts()["complete"]
+    fill(host)
+    assert "near is complete" in host.notices()
+    assert_good(host, far)
+    host("crash")
+    host("set dead 1 1")
+    assert host("open") == "8"
+    assert host.facts()["complete"] and host.facts()["far_requests"] == 0
+    assert host.holds(16, 3, 9)
+    assert all(host.holds(space, page, value) for (space, page), value in PAGES.items() if (space, page) != (16, 3))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cuts_while_it_fills(start: Start, far: Far, seed: int) -> None:
+    """Complete is said only of what is durable: after any cut that leaves it said, far is not needed."""
+    host = adopt(start, far, seed=seed + 50)
+    for turn in range(100):
+        host("fill", 20 + turn * 37 % 300)
+        host("commit 0", 3 + turn % 40)
+        host("crash")
+        host("set seed 0", seed * 1000 + turn)
+        assert host("open") == "7"
+        assert checker.check(host.image()) == []
+        if host.facts()["complete"]:
+            break
+    fill(host)
+    host("crash")
+    host("set dead 1 1")
+    assert host("open") == "7"
+    read_all(host)
+
+
+def test_a_bad_copy_ends_completeness(start: Start, far: Far) -> None:
+    host = adopt(start, far)
+    fill(host)
+    host("crash")
+    assert host("open") == "7"
+    host("flip", 0, host.image().index(page_of(105)) // 4096, 5)
+    with pytest.raises(StoreError):
+        host.holds(16, 5, 105)  # complete: far was not even looked at when it was opened
+    settle(host)
+    assert not host.facts()["complete"]
+    host("crash")
+    assert host("open") == "7"
+    assert host.holds(16, 5, 105)
+    fill(host)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_every_cut_of_an_adoption(start: Start, far: Far, seed: int) -> None:
     host = start(formatted=False)
@@ -211,7 +273,7 @@ def test_a_damaged_far_block_comes_from_the_next_store(start: Start, far: Far) -
     host("load 2", far.path)
     assert host("open", far.trust) == "7"
     data = far.path.read_bytes()
-    for page in (3, 200):
+    for page in (20, 200):  # page 3 came with the adoption: the resume list has it
         at = data.index(page_of(100 + page))
         host("flip", 1, at // 4096, 99)
         host("flip", 2, data.index(page_of(100 + page + 1)) // 4096, 99)

@@ -126,6 +126,21 @@ class FarServer:
         pattern = r" Read id=\d+ offset=(0x[0-9a-f]+) count=(0x[0-9a-f]+)"
         return [(int(a, 16), int(b, 16)) for a, b in re.findall(pattern, self.config.log.read_text())]
 
+    def depths(self) -> list[int]:
+        """Of every read: the round trips that it may have waited for, its own included; by what was answered before."""
+        assert self.config.log is not None
+        depths: list[int] = []
+        asked: dict[tuple[str, str], int] = {}
+        answered = 0
+        pattern = r"connection=(\d+) (\.*)Read id=(\d+)"
+        for connection, dots, number in re.findall(pattern, self.config.log.read_text()):
+            if dots:
+                answered = max(answered, asked[connection, number])
+            else:
+                asked[connection, number] = answered + 1
+                depths.append(answered + 1)
+        return depths
+
     def answered_count(self) -> int:
         """How many reads it has answered so far."""
         assert self.config.log is not None

@@ -478,6 +478,24 @@ def test_bad_kernel_falls_back(boot: Boot, kernel: Kernels) -> None:
     assert start.messages == ["kernel: bad hash"]
 
 
+@pytest.mark.parametrize(
+    ("sequences", "broken", "expected"),
+    [((64,), None, 64), ((64, 65), None, 65), ((63, 64), None, 64), ((63, 64), 64, 63), ((65, 127), None, 127)],
+)
+def test_ring_without_gaps(
+    boot: Boot, kernel: Kernels, sequences: Sequence[int], broken: int | None, expected: int
+) -> None:
+    """A published store's root is taken from two slots; whatever else is there, the newest one is found."""
+    image = kernel(0)
+    store = Store(header=Header(store_id=STORE_ID, block_count=BLOCK_COUNT, ring_stride=1))
+    pointer = store.add_kernel(image)
+    for sequence in sequences:
+        store.add_root(sequence, pointer, len(image))
+    if broken:
+        store.flip(store.header.ring_block(broken), 300)
+    assert boot(store).sequence == expected
+
+
 def test_kernel_on_far_store(boot: Boot, kernel: Kernels) -> None:
     image = kernel(0)
     store = Store()
@@ -596,7 +614,7 @@ def test_missing_loader(boot: Boot, kernel: Kernels) -> None:
 
 
 def test_loader_cannot_be_read(boot: Boot, kernel: Kernels) -> None:
-    sector = LOADER_BLOCK * SECTORS_PER_BLOCK + 100
+    sector = LOADER_BLOCK * SECTORS_PER_BLOCK + 20
     assert_stopped(boot(store_with(kernel(0)), bad_sectors=[sector]), "loader: read error")
 
 

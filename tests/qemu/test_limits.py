@@ -203,8 +203,6 @@ def test_discard_of_pages_on_their_way(machine: Start, image: Path, serve: Calla
     assert again.command_at_prompt(f"revenant.commit() > 0, {total}") == "(True, 0)"
 
 
-<<<<<<< HEAD
-=======
 FILL = """\
 def fill(count):
     for i in range(count): machine.mem32[0x50000000 + i * 4096] = i + 1
@@ -232,7 +230,6 @@ def test_typing_while_all_memory_is_dirty(machine: Start, large_image: Path) -> 
     assert now.command_at_prompt(total, 120) == str(sum(range(count + 1)))
 
 
->>>>>>> mutate
 def test_every_page_below_a_node_of_its_own(machine: Start, large_image: Path) -> None:
     """The nodes of this commit need as much memory as its pages: more than the commit's reserve."""
     now = machine(large_image, memory_mib=48, interval_ms=0)

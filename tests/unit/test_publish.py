@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from revenant.check import Checker, check_store
 from revenant.errors import StoreError
-from revenant.format import PageKey
-from revenant.publish import publish_image
+from revenant.format import PageKey, RootFlag
+from revenant.publish import Copy, copy_generation, publish_image
 from revenant.store import Store, Tree, open_fars
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
@@ -91,6 +92,33 @@ def test_adopted_by_the_kernel(adopted: tuple[Path, Path]) -> None:
     with Store(near_path) as alone:
         report = Checker(alone).check_structure()
         assert report.blocks_absent > 0 and report.blocks_copied > 0
+
+
+def test_a_root_that_says_complete_and_is_not(adopted: tuple[Path, Path]) -> None:
+    near_path, _ = adopted
+    with Store(near_path) as near:
+        root, at = near.root, near.header.ring_block(near.root.sequence) * 4096
+    root = replace(root, flags=root.flags | RootFlag.COMPLETE)
+    with near_path.open("r+b") as file:
+        file.seek(at)
+        file.write(root.sealed())
+    with Store(near_path) as near, pytest.raises(StoreError, match="says that near is complete"):
+        Checker(near).check_structure()
+
+
+def test_what_a_start_touches_lies_side_by_side(small_image: Path, tmp_path: Path) -> None:
+    """Nodes, then pages in the order of the list; a page of zeros in it makes its node one of them."""
+    out, zero = tmp_path / "far.img", PageKey(16, 0x3FFF)
+    with Store(small_image) as near:
+        listed = sorted(key for key, _ in near.pages(near.tree) if key.space != 1)[3:40:4]
+        copy_generation(near, out, Copy(None, resume=[*listed, zero, PageKey(99, 5)]))
+    with Store(out) as far:
+        check_store(far)
+        pages = dict(far.pages(far.tree))
+        packed = range(far.root.tree.block, far.root.tree.block + far.root.packed_count)
+        assert [pages[key].block for key in listed] == list(packed[-len(listed) :])
+        assert far.resume_keys() == [*listed, zero, PageKey(99, 5)]
+        assert far.root.sequence == 64
 
 
 def test_published_again_with_its_far(adopted: tuple[Path, Path], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import typer
 
 from revenant import genesis, nbd, publish
 from revenant.errors import RevenantError
+from revenant.format import Root
 from revenant.images import copy_image
 from revenant.machine import PROMPT, Machine
 from revenant.output import print_rows, say, working
@@ -286,7 +288,7 @@ def bench_snapshot(shop: Workshop) -> list[Row]:
 # --- stream ---
 
 STREAM_PAYLOAD_MIB = 46
-STREAM_DELAYS_MS = (0, 20)
+STREAM_DELAYS_MS = (0, 20, 100)
 PAYLOAD_PROGRAM = """\
 import os, revenant
 payload = [b''.join(os.urandom(256) for _ in range(4096)) for _ in range(%d)]
@@ -327,38 +329,58 @@ def serving(server: nbd.ServerConfig) -> Iterator[None]:
 
 
 def bench_stream(shop: Workshop) -> list[Row]:
-    """A start from a blank near disk over NBD, then again from what is near."""
-    source, far = shop.copy("source.img"), shop.folder / "far.img"
+    """A start from a blank near disk over NBD, then again from what is near; without and with a resume list."""
+    source = shop.copy("source.img")
     with Machine(MachineConfig(source)) as machine:
         machine.expect_exact(PROMPT)
         ask(machine, PAYLOAD_PROGRAM % STREAM_PAYLOAD_MIB)
-    with Store(source) as store:
-        root_hash = publish.publish_image(store, far, None).hash.hex()
-    size = far.stat().st_size
     rows = []
-    for delay_ms in STREAM_DELAYS_MS:
-        for run in range(max(1, shop.run_count // 3)):
-            near = shop.folder / f"near-{delay_ms}-{run}.img"
-            for state in ("blank", "adopted"):
-                log = shop.folder / f"{near.name}.{state}.log"
-                server = nbd.ServerConfig(
-                    far, unix=shop.folder / "far.socket", delay_ms=delay_ms, log=log,
-                    pidfile=shop.folder / "far.pid",
-                )  # fmt: skip
-                with near.open("ab") as file:
-                    file.truncate(1 << 30)
-                with serving(server):
-                    config = MachineConfig(near, fars=(server.uri,), trust=root_hash)
-                    seconds = answered_s(config)
-                traffic = Traffic.of(log)
-                rows.append({
-                    "benchmark": "stream", "delay_ms": delay_ms, "near": state,
-                    "image_mib": round(size / MIB, 1), "answered_s": round(seconds, 3),
-                    "requests": traffic.request_count, "fetched_bytes": traffic.byte_count,
-                    "share_percent": round(100 * traffic.byte_count / size, 2),
-                })  # fmt: skip
-            near.unlink()
+    for record in (False, True):
+        far = shop.folder / f"far-{record}.img"
+        with Store(source) as store:
+            root = publish.publish_image(store, far, None, record)
+        for delay_ms in STREAM_DELAYS_MS:
+            for _ in range(max(1, shop.run_count // 3)):
+                rows += bench_stream_start(shop, far, root, delay_ms)
+        far.unlink()
+    return [*rows, *map(partial(round_trips, rows), ("none", "recorded"))]
+
+
+def bench_stream_start(shop: Workshop, far: Path, root: Root, delay_ms: int) -> list[Row]:
+    """One start from blank, one from what it has left."""
+    near, log, size = shop.folder / "near.img", shop.folder / "far.log", far.stat().st_size
+    server = nbd.ServerConfig(
+        far, unix=shop.folder / "far.socket", delay_ms=delay_ms, log=log, pidfile=shop.folder / "far.pid"
+    )
+    with near.open("wb") as file:
+        file.truncate(1 << 30)
+    rows = []
+    for state in ("blank", "adopted"):
+        log.unlink(missing_ok=True)
+        with serving(server):
+            config = MachineConfig(near, fars=(server.uri,), trust=root.hash.hex(), fill=False)
+            seconds = answered_s(config)
+        traffic = Traffic.of(log)
+        rows.append({
+            "benchmark": "stream", "resume_list": "recorded" if root.packed_count else "none",
+            "delay_ms": delay_ms, "near": state, "image_mib": round(size / MIB, 1),
+            "answered_s": round(seconds, 3), "requests": traffic.request_count,
+            "fetched_bytes": traffic.byte_count, "share_percent": round(100 * traffic.byte_count / size, 2),
+        })  # fmt: skip
+    near.unlink()
     return rows
+
+
+def round_trips(rows: list[Row], resume_list: str) -> Row:
+    """The slope of time against delay: how many answers of the far store a start from blank waits for in turn."""
+
+    def seconds(delay_ms: int) -> float:
+        wanted = {"resume_list": resume_list, "near": "blank", "delay_ms": delay_ms}
+        return median([row["answered_s"] for row in rows if wanted.items() <= row.items()])
+
+    least, most = min(STREAM_DELAYS_MS), max(STREAM_DELAYS_MS)
+    slope = (seconds(most) - seconds(least)) * 1000 / (most - least)
+    return {"benchmark": "stream round trips", "resume_list": resume_list, "round_trips": round(slope, 1)}
 
 
 # --- the command ---

@@ -28,6 +28,7 @@ from revenant.format import (
     GenerationFlag,
     ListBlock,
     Pointer,
+    RootFlag,
 )
 from revenant.record import RECORD_MACHINE_PAGE, RECORD_MAGIC, MachineRecord
 from revenant.store import AbsentError, Store, Tree
@@ -331,6 +332,12 @@ class Checker:
         if record.magic != RECORD_MAGIC or record.version != self.store.root.record_version:
             raise self.fault("machine record", "has no magic, or not the version that the root names")
 
+    def check_complete(self) -> None:
+        """Who says that no far store is needed has all of it; where far stores are at hand, this proves nothing."""
+        absent = self.report.blocks_absent
+        if self.store.root.flags & RootFlag.COMPLETE and absent:
+            raise self.fault("newest root", f"says that near is complete, but {absent} blocks are not here")
+
     def check_structure(self) -> Report:
         """All that FORMAT.md says, whatever the pages contain."""
         self.check_ring()
@@ -339,6 +346,7 @@ class Checker:
         self.check_boot()
         self.check_meta()
         self.check_allocation()
+        self.check_complete()
         return self.report
 
 

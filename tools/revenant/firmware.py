@@ -1,5 +1,7 @@
 """What the firmware is about to run, looked at first: it verifies nothing, and hangs where it finds nothing.
 
+Or nothing for the firmware to do: the kernel of a far store, verified here.
+
 Promise: reads only, a few milliseconds for a file; an error names the file and what helps. The loader that
 passes verifies all that it loads, and says so itself if something is wrong.
 Used by: machine.py, before QEMU starts without a kernel.
@@ -13,7 +15,20 @@ import tempfile
 from pathlib import Path
 
 from revenant.errors import MachineError, StoreError
-from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK, Header
+from revenant.format import (
+    BLOCK_SIZE,
+    HEADER_BLOCK,
+    HEADER_COPY_BLOCK,
+    KERNEL_SIZE_MAX,
+    RING_FIRST_BLOCK,
+    SECTOR_SIZE,
+    ZERO_PAGE,
+    Header,
+    Pointer,
+    Root,
+    block_hash,
+    node_pointers,
+)
 from revenant.qemu import MachineConfig, boots_by_itself, far_blockdev
 from revenant.store import Store, header_fault
 
@@ -59,11 +74,36 @@ def check_remote(uri: str) -> None:
     raise StoreError(uri, known[0] if known else "not a Revenant store")
 
 
-def read_remote(uri: str, block: int) -> bytes:
-    """A block of a far store, by qemu-img, which speaks whatever QEMU speaks."""
+def remote_kernel(uri: str, trust: str) -> bytes | None:
+    """The kernel of the published root with this hash, by two reads; None: it is not to be had so.
+
+    A firmware reads one block after the other, each a round trip. Every byte is verified, up to the hash.
+    """
+    try:
+        root = Root.unpack(read_remote(uri, RING_FIRST_BLOCK)[:SECTOR_SIZE])
+        if root.sealed() != root.pack() or root.hash.hex() != trust or not 0 < root.kernel_size <= KERNEL_SIZE_MAX:
+            return None
+        count = -(-root.kernel_size // BLOCK_SIZE)
+        data = read_remote(uri, root.kernel.block, 1 + count)
+    except StoreError:
+        return None  # who starts from the disk instead says why it does not work
+
+    def block(pointer: Pointer) -> bytes:
+        at = (pointer.block - root.kernel.block) * BLOCK_SIZE
+        found = data[at : at + BLOCK_SIZE] if at >= 0 else b""
+        return found if block_hash(found) == pointer.hash else b""
+
+    pages = {slot: block(pointer) for slot, pointer in node_pointers(block(root.kernel))}
+    if not pages or not all(pages.values()):
+        return None
+    return b"".join(pages.get(slot, ZERO_PAGE) for slot in range(count))[: root.kernel_size]
+
+
+def read_remote(uri: str, block: int, count: int = 1) -> bytes:
+    """Blocks of a far store, by qemu-img, which speaks whatever QEMU speaks."""
     disk = far_blockdev(uri, "far")
     del disk["node-name"], disk["read-only"]
-    window = {"driver": "raw", "offset": block * BLOCK_SIZE, "size": BLOCK_SIZE, "file": disk}
+    window = {"driver": "raw", "offset": block * BLOCK_SIZE, "size": count * BLOCK_SIZE, "file": disk}
     with tempfile.NamedTemporaryFile(prefix="revenant-") as file:
         command = [QEMU_IMG, "convert", "-O", "raw", "json:" + json.dumps(window), file.name]
         try:

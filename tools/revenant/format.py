@@ -306,7 +306,7 @@ class Root(Structure):
     retain_daily: int = at(348, "I")
     failures: StartFailures = at(352, StartFailures)
     retain_wanted: int = at(376, "I")
-    zero: bytes = at(380, "4s")
+    packed_count: int = at(380, "I")
     stores_copy: Pointer = at(384, Pointer)
     hash: bytes = at(416, "32s")
     signature: bytes = at(448, "64s")

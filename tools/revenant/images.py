@@ -141,15 +141,18 @@ def publish(
     image: Image,
     out: Annotated[Path, typer.Argument(help="The far image to write.")],
     generation: Annotated[int | None, typer.Option("--at", help="A retained one; else the newest.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Start a copy, note what it touches; that is laid out and fetched first.")
+    ] = False,
     far: Far = None,
     as_json: Json = False,
 ) -> None:
     """Write a far image of one generation, and print its root hash, which is what its users trust."""
     with working(f"publishing {image}"), Store(image, open_fars(far or [])) as store:
-        root = publish_image(store, out, generation)
+        root = publish_image(store, out, generation, record)
     if as_json:
         facts = {"image": str(out), "generation": root.generation, "root_hash": root.hash.hex()}
-        print_facts({**facts, "block_count": root.block_count}, as_json)
+        print_facts({**facts, "block_count": root.block_count, "packed_count": root.packed_count}, as_json)
     else:
         print(root.hash.hex())
 

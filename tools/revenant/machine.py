@@ -30,7 +30,7 @@ from pexpect.socket_pexpect import SocketSpawn
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from revenant.errors import MachineError, RefusedError, StoreError
-from revenant.firmware import boot_disk, require_bootable
+from revenant.firmware import boot_disk, remote_kernel, require_bootable
 from revenant.qemu import Boot, MachineConfig, Wiring, command_line, require_qemu
 from revenant.store import Store
 from revenant.symbols import explain
@@ -65,16 +65,21 @@ def local_images(config: MachineConfig) -> list[Path]:
 
 
 def find_kernel(config: MachineConfig) -> tuple[bytes, str] | None:
-    """The kernel of the near image's newest generation, or of the first far file; None: boot by MBR."""
+    """The kernel of the near image's newest generation, or of the first far store; None: boot by MBR."""
     if config.boot == Boot.MBR:
         return None
-    reason = "there is no image file to take it from"
+    reason, trust = "there is no image file to take it from", config.trust
     for path in local_images(config):
         try:
             with Store(path) as store:
+                trust = store.table[0].root_hash.hex() if store.table else trust
                 return store.kernel(), f"generation {store.root.generation} of {path}"
         except StoreError as error:
             reason = error.reason
+    if config.fars and "://" in config.fars[0] and trust:
+        kernel = remote_kernel(config.fars[0], trust)
+        if kernel is not None:
+            return kernel, f"root {trust} of {config.fars[0]}"
     if config.boot == Boot.PVH:
         raise MachineError(config.near, f"no kernel to enter by PVH: {reason}", "use --boot mbr")
     return None

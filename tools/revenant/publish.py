@@ -7,14 +7,25 @@ ring of a far image is not spread: nobody writes there again, and a reader gets 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pexpect
+
 from revenant.errors import StoreError
 from revenant.format import SPACE_SHARES, Generation, PageKey, Root
+from revenant.machine import Machine
+from revenant.qemu import MachineConfig
 from revenant.store import Store
 from revenant.writer import BootObjects, Contents, StoreWriter
+
+RECORD_S = 5
+RECORD_INPUT = b"6*7\r"
+RECORD_ANSWER = b"42\r\n>>> "
 
 
 def generation_record(store: Store, generation: int | None) -> Generation:
@@ -34,11 +45,33 @@ class Copy:
     pages: Mapping[PageKey, bytes] = field(default_factory=dict)
     block_count: int | None = None
     ring_stride: int = 1
+    resume: Sequence[PageKey] | None = None
+    """What a start touches, in its order; None: the store's own list."""
 
 
-def publish_image(store: Store, out: Path, generation: int | None) -> Root:
-    """Write a far image; StoreError if a page cannot be had from near or the far stores given."""
-    return copy_generation(store, out, Copy(generation))
+def publish_image(store: Store, out: Path, generation: int | None, record: bool = False) -> Root:
+    """Write a far image; StoreError if a page cannot be had from near or the far stores given.
+
+    `record`: with a new resume list, by a start of a copy in a machine of its own.
+    """
+    resume = record_start(store, out.parent, generation) if record else None
+    return copy_generation(store, out, Copy(generation, resume=resume))
+
+
+def record_start(store: Store, folder: Path, generation: int | None) -> list[PageKey]:
+    """What a start touches until a line typed to it is answered, in this order; a busy machine gets RECORD_S.
+
+    It runs on a copy that is thrown away, so it may be typed to, and nothing of it is kept.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        image = Path(scratch) / "record.img"
+        copy_generation(store, image, Copy(generation))
+        with Machine(MachineConfig(image, interval_ms=0, relaxed=True, record=True), RECORD_S) as machine:
+            machine.send(RECORD_INPUT)
+            with contextlib.suppress(pexpect.TIMEOUT):
+                machine.expect_exact(RECORD_ANSWER)
+            touched = re.findall(r"touched (\d+):(\d+)", machine.voice)
+    return list(dict.fromkeys(PageKey(int(space), int(page)) for space, page in touched))
 
 
 def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
@@ -46,7 +79,9 @@ def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
     record = generation_record(store, copy.generation)
     pointers = dict(store.pages(store.tree_at(copy.generation)))
     pages = {key: pointer for key, pointer in pointers.items() if key.space != SPACE_SHARES}
-    first = [key for key in dict.fromkeys(store.resume_keys()) if key in pages]
+    listed = store.resume_keys() if copy.resume is None else copy.resume
+    resume = list(dict.fromkeys(listed))
+    first = [key for key in resume if key in pages]
     keys = list(dict.fromkeys([*first, *sorted(pages)]))
     loader = store.loader_pages()
     if not loader:
@@ -64,7 +99,7 @@ def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
         wall_ns=record.wall_ns,
         mono_ns=record.mono_ns,
         record_version=store.root.record_version,
-        resume=[PageKey(key.space, key.page) for key in first],
+        resume=resume,
         retain_count=store.root.retain_wanted or store.root.retain_count,
         retain_hourly=store.root.retain_hourly,
         retain_daily=store.root.retain_daily,

@@ -25,6 +25,8 @@ MEMORY_MIB_DEFAULT = 256
 INTERVAL_MS_DEFAULT = 100
 NBD_RECONNECT_DELAY_S = 1  # QEMU fails requests after that; the kernel asks again by itself
 NBD_OPEN_TIMEOUT_S = 5
+GEOMETRY = {"cyls": 1024, "heads": 16, "secs": 63}
+"""Nobody uses it; but QEMU would read a sector to guess it, before all else, and that sector may be far away."""
 DATA_FOLDERS = ("/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu")
 
 
@@ -107,6 +109,8 @@ class MachineConfig:
     pidfile: Path | None = None
     test_spaces: int = 0
     test_resident: int = 0
+    record: bool = False
+    fill: bool = True
     log_level: int = 1
     write_log: WriteLog | None = None
     near_filter: Mapping[str, Any] | None = None
@@ -122,6 +126,10 @@ class MachineConfig:
             words.append(f"trust={self.trust}")
         if self.retain:
             words.append(f"retain={self.retain}")
+        if not self.fill:
+            words.append("fill=0")
+        if self.record:
+            words.append("record=1")
         if self.test_spaces:
             words.append(f"test_spaces={self.test_spaces}")
         if self.test_resident:
@@ -246,6 +254,8 @@ def disk_words(blockdev: dict[str, Any], boots: bool) -> list[str]:
     }
     if boots:
         device["bootindex"] = 1
+    if blockdev.get("read-only"):
+        device |= GEOMETRY
     return ["-blockdev", json.dumps(blockdev), "-device", json.dumps(device)]
 
 

@@ -262,6 +262,7 @@ def run(
     accel: Annotated[Accelerator, typer.Option(help="QEMU's engine.")] = Accelerator.AUTO,
     interval: Annotated[int, typer.Option(help="ms from snapshot to snapshot.", min=0, max=60000)] = 100,
     relaxed: Annotated[bool, typer.Option("--relaxed", help="Show output before it is saved.")] = False,
+    fill: Annotated[bool, typer.Option(help="Fetch what is still far when nothing else is to be done.")] = True,
     pidfile: Annotated[Path | None, typer.Option(help="Where QEMU's pid goes.")] = None,
     console: Annotated[str, typer.Option(help="stdio, pty or unix:PATH.")] = "stdio",
     keep: Annotated[bool, typer.Option("--keep", help="With pty: start QEMU again when it is killed.")] = False,
@@ -282,7 +283,7 @@ def run(
         raise typer.BadParameter("only with --console pty, without a script or --relaxed", param_hint="--keep")
     wiring = Wiring(console=console_words(console))
     config = MachineConfig(near, far or [], trust, memory, accel, interval, relaxed, boot, pidfile)
-    config = replace(config, retain=parse_retain(retain))
+    config = replace(config, retain=parse_retain(retain), fill=fill)
     if dry_run:
         print_dry_run(config, wiring, as_json)
         return

@@ -1,7 +1,8 @@
 """Writes a fresh store of one generation, complete and compact: genesis images and published ones.
 
-Places are settled first, so that the file is laid out in the order of a start: boot objects, nodes from
-the top, data pages in the order given, the meta tree. The root is written last: who dies before, leaves none.
+Places are settled first, so that the file is laid out in the order of a start: boot objects; nodes from the top
+and data pages that a start touches; other nodes and pages; the meta tree. The root is written last: who dies
+before, leaves none.
 Used by: genesis.py, publish.py.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +57,14 @@ def height_for(keys: Sequence[int], least: int) -> int:
     return height
 
 
+def by_space(keys: Iterable[PageKey]) -> dict[int, list[int]]:
+    """The pages of each space, in their order."""
+    spaces: dict[int, list[int]] = {}
+    for key in keys:
+        spaces.setdefault(key.space, []).append(key.page)
+    return spaces
+
+
 class TreePlan:
     """A tree over some keys: which nodes it has and where they go."""
 
@@ -68,9 +77,12 @@ class TreePlan:
             self.nodes += [(level, prefix) for prefix in prefixes]
         self.places: dict[NodeKey, int] = {}
 
-    def place(self, take: Callable[[], int]) -> None:
-        """Settle the nodes' places, top first."""
-        self.places = {node: take() for node in self.nodes}
+    def place(self, take: Callable[[], int], keys: Iterable[int]) -> None:
+        """Settle the places of the nodes above some keys, top first, where they have none yet."""
+        wanted = {(level, key // NODE_FANOUT**level) for key in keys for level in range(1, self.height + 1)}
+        for node in self.nodes:
+            if node in wanted and node not in self.places:
+                self.places[node] = take()
 
     def write(self, leaves: Mapping[int, Pointer], birth: int, put: Callable[[int, bytes], None]) -> Pointer:
         """Write the nodes bottom-up over the leaves' pointers; returns the root pointer."""
@@ -122,6 +134,7 @@ class Contents:
     mono_ns: int = 0
     record_version: int = 1
     resume: Sequence[PageKey] = ()
+    """What a start touches, in its order; pages that are zero may be among it: the nodes above them are touched."""
     retain_count: int = RETAIN_COUNT_DEFAULT
     retain_hourly: int = 0
     retain_daily: int = 0
@@ -149,8 +162,11 @@ class StoreWriter:
             ring_stride=ring_stride or (self.block_count - RING_FIRST_BLOCK) // RING_COUNT,
             created_wall_ns=contents.wall_ns,
         )
+        # Slot 0 of a ring that nobody writes again: header and root are found without reading the other slots.
+        self.sequence = RING_COUNT if self.header.ring_stride == 1 else 1
         self.next_block = RING_FIRST_BLOCK
         self.taken: list[int] = []
+        self.packed_count = 0  # blocks that a start touches, from the tree's top node on
 
     def _check_boot(self, boot: BootObjects) -> None:
         if not 0 < len(boot.kernel) <= KERNEL_SIZE_MAX:
@@ -160,11 +176,9 @@ class StoreWriter:
 
     def _plan(self, keys: Sequence[PageKey]) -> tuple[TreePlan, dict[int, TreePlan]]:
         """The directory and the tree of each space."""
-        by_space: dict[int, list[int]] = {}
-        for key in keys:
-            by_space.setdefault(key.space, []).append(key.page)
-        directory = TreePlan(sorted(by_space), least_height=1)
-        plans = {space: TreePlan(sorted(pages)) for space, pages in sorted(by_space.items())}
+        spaces = by_space(keys)
+        directory = TreePlan(sorted(spaces), least_height=1)
+        plans = {space: TreePlan(sorted(pages)) for space, pages in sorted(spaces.items())}
         heights = [plan.height for plan in plans.values()]
         if directory.height > DIRECTORY_HEIGHT_MAX or max(heights, default=0) > SPACE_HEIGHT_MAX:
             raise StoreError(self.path, "a space or page number is too large for the format")
@@ -235,22 +249,35 @@ class StoreWriter:
     def _object(self, pages: Mapping[int, bytes], least_height: int = 0) -> Pointer:
         """A boot object: its node (if any), then its pages."""
         plan = TreePlan(sorted(pages), least_height)
-        plan.place(self._take)
+        plan.place(self._take, plan.keys)
         leaves = {index: self._put_page(self._take(), data) for index, data in sorted(pages.items())}
         return plan.write(leaves, self.generation, self._put)
 
     def _main_tree(self) -> Pointer:
-        """Nodes first, from the top, then the pages in the order that was asked for."""
-        self.directory.place(self._take)
-        for plan in self.plans.values():
-            plan.place(self._take)
+        """What a start touches, side by side, then the rest."""
         leaves: dict[int, dict[int, Pointer]] = {space: {} for space in self.plans}
-        for key in self.contents.keys:
-            leaves[key.space][key.page] = self._put_page(self._take(), self.contents.load(key))
+        touched = dict.fromkeys(self.contents.resume)
+        first = self.next_block
+        self._lay_out(list(touched), [key for key in self.contents.keys if key in touched], leaves)
+        if touched and self.header.ring_stride == 1:
+            self.packed_count = self.next_block - first
+        self._lay_out(self.contents.keys, self.contents.keys, leaves)
         roots = {
             space: plan.write(leaves[space], self.generation, self._put) for space, plan in self.plans.items()
         }
         return self.directory.write(roots, self.generation, self._put)
+
+    def _lay_out(
+        self, above: Sequence[PageKey], keys: Sequence[PageKey], leaves: Mapping[int, dict[int, Pointer]]
+    ) -> None:
+        """Places for the nodes above some pages (which may be missing), then for pages; what has one keeps it."""
+        pages = by_space(above)
+        self.directory.place(self._take, pages)
+        for space in sorted(pages.keys() & self.plans.keys()):
+            self.plans[space].place(self._take, pages[space])
+        for key in keys:
+            if key.page not in leaves[key.space]:
+                leaves[key.space][key.page] = self._put_page(self._take(), self.contents.load(key))
 
     def _meta_tree(self, tree: Pointer) -> Pointer:
         """The generation table with one record, and the bitmap, which covers the meta tree itself."""
@@ -264,7 +291,7 @@ class StoreWriter:
             dirty_pages=len(contents.keys),
         )
         directory = TreePlan([META_BITMAP, META_GENERATIONS], least_height=1)
-        directory.place(self._take)
+        directory.place(self._take, directory.keys)
         table = self._put_page(self._take(), record.pack().ljust(BLOCK_SIZE, b"\0"))
         bitmap_places: list[int] = []
         while True:  # each bitmap page needs a block, which may need a bitmap page
@@ -273,7 +300,7 @@ class StoreWriter:
             if len(bitmap_places) * BITS_PER_PAGE > last:
                 break
             bitmap_places.append(self._take())
-        plan.place(self._take)
+        plan.place(self._take, plan.keys)
         pages = {i: self._put_page(place, self._bitmap_page(i)) for i, place in enumerate(bitmap_places)}
         bitmap = plan.write(pages, self.generation, self._put)
         self.meta_height = directory.height
@@ -301,7 +328,7 @@ class StoreWriter:
         contents = self.contents
         root = Root(
             record_version=contents.record_version,
-            sequence=1,
+            sequence=self.sequence,
             generation=self.generation,
             wall_ns=contents.wall_ns,
             mono_ns=contents.mono_ns,
@@ -318,6 +345,7 @@ class StoreWriter:
             retain_daily=contents.retain_daily,
             flags=RootFlag.COMPLETE,
             resume_list_size=resume_list_size,
+            packed_count=self.packed_count,
             tree=fields["tree"],
             meta=fields["meta"],
             kernel=fields["kernel"],

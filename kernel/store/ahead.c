@@ -1,0 +1,175 @@
+/*
+ * kernel/store/ahead.c: blocks of far stores, read in runs before anyone has asked for each of them.
+ *
+ * Promise: what lies here is raw: whoever takes a block verifies it by the pointer that led to it. A block is read once:
+ * who wants one that is on its way waits for the run. When memory is short the oldest runs go, a run is shortened or
+ * not made; nothing depends on it. A disk that answers nothing for LATE_NS while it has runs is late: where another one
+ * serves the store, that one is asked, too, and whoever answers first serves. What the late one has stays the device's
+ * until it answers.
+ * Called by: fetch.c (misses), open.c (what a start touches), fill.c. Completions run in interrupt context.
+ */
+#include "store/internal.h"
+
+enum { RUN_COUNT = 64 };
+#define LATE_NS 350000000ull
+enum run_state { RUN_FREE, RUN_LOADING, RUN_HERE };
+
+struct run {
+    enum run_state state;
+    unsigned home, disk;
+    uint64_t first;        /* block in its store */
+    unsigned count, left;  /* pages in all, not yet given away */
+    int hedged;            /* another disk was asked, too */
+    uint64_t start_ns;
+    struct store_io io;    /* its pages; NULL: given away */
+    struct list_node link; /* of those that are here, oldest first */
+};
+
+static struct run runs[RUN_COUNT];
+static struct list_node here;
+static uint64_t answered_ns[1 + STORE_FAR_COUNT_MAX]; /* by disk: when it last answered */
+
+static void drop_page(struct run *run, unsigned index) {
+    store.env->page_free(run->io.page[index]);
+    run->io.page[index] = NULL;
+    run->left--;
+}
+
+static void run_free(struct run *run) {
+    for (unsigned i = 0; i < run->count; i++)
+        if (run->io.page[i] != NULL)
+            drop_page(run, i);
+    list_remove(&run->link);
+    run->state = RUN_FREE;
+}
+
+static struct run *run_new(void) {
+    for (unsigned i = 0; i < RUN_COUNT; i++)
+        if (runs[i].state == RUN_FREE)
+            return &runs[i];
+    if (list_empty(&here))
+        return NULL;
+    struct run *oldest = list_entry(here.next, struct run, link);
+    run_free(oldest);
+    return oldest;
+}
+
+static void read_done(struct store_io *io, int status) {
+    struct run *run = io->owner;
+    run->state = RUN_HERE;
+    list_append(&here, &run->link);
+    answered_ns[run->disk] = store.env->now_ns();
+    unsigned home = run->home, disk = run->disk, count = run->count;
+    uint64_t first = run->first;
+    if (status != 0)
+        run_free(run);
+    fetch_ahead_done(disk, home, first, count, status);
+}
+
+/* Reads `count` blocks of store `home` from a disk that serves it. 1: all or the first of them are on their way. */
+int ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count) {
+    struct run *run = run_new();
+    if (run == NULL)
+        return 0;
+    memset(run, 0, sizeof *run);
+    list_init(&run->link);
+    while (run->count < count && (run->io.page[run->count] = store.env->page_alloc(0)) != NULL)
+        run->count++;
+    run->left = run->count;
+    run->home = home;
+    run->disk = disk;
+    run->first = first;
+    run->start_ns = store.env->now_ns();
+    run->io.op = STORE_READ;
+    run->io.disk = disk;
+    run->io.sector = first * SECTORS_PER_BLOCK;
+    run->io.page_count = run->count;
+    run->io.done = read_done;
+    run->io.owner = run;
+    run->state = RUN_LOADING;
+    if (run->count == 0 || store.env->submit(&run->io) != 0) {
+        run_free(run);
+        return 0;
+    }
+    store.facts.far_requests++;
+    store.facts.far_reads += run->count;
+    return 1;
+}
+
+static int has(const struct run *run, unsigned home, uint64_t block) {
+    return run->state != RUN_FREE && run->home == home && block >= run->first && block - run->first < run->count &&
+           run->io.page[block - run->first] != NULL;
+}
+
+/* The run that has the block, rather one that is here. */
+static struct run *find(unsigned home, uint64_t block) {
+    struct run *found = NULL;
+    for (unsigned i = 0; i < RUN_COUNT; i++)
+        if (has(&runs[i], home, block) && (found == NULL || runs[i].state == RUN_HERE))
+            found = &runs[i];
+    return found;
+}
+
+enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, unsigned *disk) {
+    const struct run *run = find(home, block);
+    if (run == NULL)
+        return AHEAD_NONE;
+    *page = run->io.page[block - run->first];
+    *disk = run->disk;
+    return run->state == RUN_LOADING ? AHEAD_LOADING : AHEAD_HERE;
+}
+
+/* A block that is here is not needed any more. */
+void ahead_drop(unsigned home, uint64_t block) {
+    struct run *run = find(home, block);
+    if (run == NULL || run->state != RUN_HERE)
+        return;
+    drop_page(run, (unsigned)(block - run->first));
+    if (run->left == 0)
+        run_free(run);
+}
+
+static uint64_t late_ns(const struct run *run) {
+    uint64_t since = answered_ns[run->disk] > run->start_ns ? answered_ns[run->disk] : run->start_ns;
+    return since + LATE_NS;
+}
+
+/* When the next run will be late; UINT64_MAX: none. */
+uint64_t ahead_deadline_ns(void) {
+    uint64_t deadline = UINT64_MAX;
+    for (unsigned i = 0; i < RUN_COUNT; i++)
+        if (runs[i].state == RUN_LOADING && !runs[i].hedged && late_ns(&runs[i]) < deadline)
+            deadline = late_ns(&runs[i]);
+    return deadline;
+}
+
+/* Asks other disks for what is late. `instead` says which: 0: there is none. */
+void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home)) {
+    uint64_t now = store.env->now_ns();
+    for (unsigned i = 0; i < RUN_COUNT; i++) {
+        struct run *run = &runs[i];
+        if (run->state != RUN_LOADING || run->hedged || late_ns(run) > now)
+            continue;
+        unsigned disk = instead(run->disk, run->home);
+        run->hedged = 1;
+        if (disk != 0)
+            ahead_start(disk, run->home, run->first, run->count);
+    }
+}
+
+/* Gives pages back, the oldest runs first: how many. */
+size_t ahead_shrink(size_t page_count) {
+    size_t freed = 0;
+    while (freed < page_count && !list_empty(&here)) {
+        struct run *oldest = list_entry(here.next, struct run, link);
+        freed += oldest->left;
+        run_free(oldest);
+    }
+    return freed;
+}
+
+void ahead_init(void) {
+    memset(runs, 0, sizeof runs);
+    memset(answered_ns, 0, sizeof answered_ns);
+    list_init(&here);
+}

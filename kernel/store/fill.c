@@ -1,0 +1,215 @@
+/*
+ * kernel/store/fill.c: what nobody asks for comes, too: all that the adopted root reaches, until no far store is needed.
+ *
+ * Promise: works only while nobody else waits for a store, and leaves an eighth of near free. Near is said to be
+ * complete only after a walk that met nothing without an entry in the presence map, and by a root that makes that
+ * map durable.
+ * Called by: store_fill (pager, when idle), open.c (which root), commit.c (may it be said). The walk is over the far
+ * store's own tree: all far blocks of any later generation are in it, and it never changes.
+ */
+#include "store/internal.h"
+
+enum {
+    FETCH_COUNT = 16,
+    RUN_BLOCK_COUNT = 32, /* two such runs are on their way at most */
+    DEPTH_MAX = DIRECTORY_HEIGHT_MAX + SPACE_HEIGHT_MAX + 1,
+    ROOT_POINTER_COUNT = 2, /* tree, resume list */
+};
+#define RETRY_NS 1000000000ull
+
+/* A page on its way, or a node whose children are walked. */
+struct fill_fetch {
+    struct store_fetch fetch;
+    int busy;
+    unsigned directory; /* levels of the directory that are left, this one included; 0: in a space */
+    unsigned slot;      /* of a node: the child that comes next */
+};
+
+static struct {
+    int known, walking, failed;
+    struct block_ptr_disk root[ROOT_POINTER_COUNT];
+    unsigned root_index, tree_height;
+    uint64_t missing_count;  /* met in this walk */
+    uint64_t retry_ns;
+    unsigned depth;
+    struct fill_fetch node[DEPTH_MAX]; /* from the top down */
+    struct fill_fetch page[FETCH_COUNT];
+} fill;
+
+/* The far root that near has adopted, store numbers ours. */
+void fill_init(const struct root_disk *root) {
+    memset(&fill, 0, sizeof fill);
+    if (root == NULL)
+        return;
+    fill.known = 1;
+    fill.root[0] = root->tree;
+    fill.root[1] = root->resume;
+    fill.tree_height = root->tree_height;
+}
+
+static void fetched(struct store_fetch *fetch, int status) {
+    struct fill_fetch *own = fetch->owner;
+    own->busy = 0;
+    if (status != 0)
+        fill.failed = 1;
+}
+
+static void start_fetch(struct fill_fetch *own, const struct block_ptr_disk *pointer) {
+    own->busy = 1;
+    own->fetch = (struct store_fetch){.pointer = *pointer, .page = own->fetch.page, .done = fetched, .owner = own};
+    check(store_fetch(&own->fetch) == 0);
+}
+
+static int own_busy_count(void) {
+    int count = 0;
+    for (unsigned i = 0; i < FETCH_COUNT; i++)
+        count += fill.page[i].busy;
+    for (unsigned i = 0; i < fill.depth; i++)
+        count += fill.node[i].busy;
+    return count;
+}
+
+static int make_page(struct fill_fetch *own) {
+    if (own->fetch.page == NULL)
+        own->fetch.page = store.env->page_alloc(0);
+    return own->fetch.page != NULL;
+}
+
+static void free_page(struct fill_fetch *own) {
+    if (own->fetch.page != NULL)
+        store.env->page_free(own->fetch.page);
+    own->fetch.page = NULL;
+}
+
+static void end_walk(void) {
+    for (unsigned i = 0; i < FETCH_COUNT; i++)
+        free_page(&fill.page[i]);
+    for (unsigned i = 0; i < DEPTH_MAX; i++)
+        free_page(&fill.node[i]);
+    fill.walking = fill.failed = 0;
+    fill.depth = 0;
+    fill.retry_ns = store.env->now_ns() + RETRY_NS;
+}
+
+/* 0: it has a durable or coming entry in the presence map; 1: it has to be fetched; or a negative error. */
+static int is_missing(const struct block_ptr_disk *pointer) {
+    uint64_t near_block;
+    int status = ptr_store(pointer) != 0 ? copy_find(ptr_store(pointer), ptr_block(pointer), &near_block) : 0;
+    if (status != 0 || ptr_store(pointer) == 0 || near_block != 0)
+        return status;
+    fill.missing_count++;
+    return copy_page(ptr_store(pointer), ptr_block(pointer)) == NULL;
+}
+
+/* Two runs from a missing block on. */
+static void read_ahead(const struct block_ptr_disk *pointer) {
+    uint64_t block = ptr_block(pointer);
+    for (unsigned run = 0; run < 2; run++, block += RUN_BLOCK_COUNT)
+        fetch_run(ptr_store(pointer), block, RUN_BLOCK_COUNT);
+}
+
+static void push(const struct block_ptr_disk *pointer, unsigned directory) {
+    struct fill_fetch *node = &fill.node[fill.depth++];
+    node->directory = directory;
+    node->slot = 0;
+    start_fetch(node, pointer);
+}
+
+/* A page is asked for, a node is entered. 1: done, 0: later; or a negative error. */
+static int visit(const struct block_ptr_disk *pointer, unsigned directory) {
+    int is_page = directory == 0 && ptr_level(pointer) == 0;
+    if (pointer_check(pointer, ptr_level(pointer)) != 0 || (!is_page && fill.depth == DEPTH_MAX))
+        return -E_CORRUPT;
+    struct fill_fetch *own = is_page ? NULL : &fill.node[fill.depth];
+    for (unsigned i = 0; is_page && own == NULL && i < FETCH_COUNT; i++)
+        own = fill.page[i].busy ? NULL : &fill.page[i];
+    if (own == NULL || !make_page(own))
+        return 0;
+    int missing = is_missing(pointer);
+    if (missing < 0)
+        return missing == -E_AGAIN || missing == -E_NOMEM ? 0 : missing;
+    if (missing)
+        read_ahead(pointer);
+    if (!is_page)
+        push(pointer, directory);
+    else if (missing)
+        start_fetch(own, pointer);
+    return 1;
+}
+
+/* The next child of the node at the end of the path. */
+static int walk_node(struct fill_fetch *node) {
+    struct node_disk *page = node->fetch.page;
+    if (node->slot == 0 && pointers_translate(page->child, NODE_FANOUT, ptr_store(&node->fetch.pointer)) != 0)
+        return -E_CORRUPT;
+    while (node->slot < NODE_FANOUT && !ptr_present(&page->child[node->slot]))
+        node->slot++;
+    if (node->slot == NODE_FANOUT) {
+        fill.depth--;
+        return 1;
+    }
+    int status = visit(&page->child[node->slot], node->directory > 0 ? node->directory - 1 : 0);
+    node->slot += status == 1;
+    return status;
+}
+
+static int walk_root(void) {
+    if (fill.root_index == ROOT_POINTER_COUNT)
+        return own_busy_count() == 0 ? 2 : 0;
+    const struct block_ptr_disk *root = &fill.root[fill.root_index];
+    int status = ptr_present(root) ? visit(root, fill.root_index == 0 ? fill.tree_height : 0) : 1;
+    fill.root_index += status == 1;
+    return status;
+}
+
+static int boot_objects_are_near(void) {
+    return pointer_is_near(&store.root.kernel) && pointer_is_near(&store.root.loader);
+}
+
+static void finish_walk(void) {
+    int complete = fill.missing_count == 0 && boot_objects_are_near();
+    end_walk();
+    if (complete)
+        store.complete = store.unsaved = 1;
+    else if (fill.missing_count != 0)
+        fill.retry_ns = 0; /* look again: now all of it should be here */
+}
+
+static int begin_walk(void) {
+    if (copy_busy() || store.unsaved)
+        return 0; /* what came last time is entered first */
+    fill.walking = 1;
+    fill.root_index = 0;
+    fill.missing_count = 0;
+    return 1;
+}
+
+static int fill_step(void) {
+    store.operation++;
+    if (!fill.walking)
+        return begin_walk();
+    struct fill_fetch *node = fill.depth > 0 ? &fill.node[fill.depth - 1] : NULL;
+    if (node != NULL && node->busy)
+        return 0;
+    int status = fill.failed ? -E_IO : node != NULL ? walk_node(node) : walk_root();
+    if (status == 2)
+        finish_walk();
+    else if (status < 0 && own_busy_count() == 0)
+        end_walk();
+    else if (status < 0)
+        fill.failed = 1;
+    return status > 0;
+}
+
+int store_fill(unsigned budget) {
+    uint64_t now = store.env->now_ns();
+    if (!fill.known || store.complete || store.broken || store.frozen || fill.retry_ns > now || copy_is_full() ||
+        fetch_count() != (unsigned)own_busy_count())
+        return 0;
+    for (; budget > 0; budget--)
+        if (!fill_step())
+            return fetch_is_ready();
+    return 1;
+}
+
+uint64_t fill_retry_ns(void) { return fill.walking || store.complete ? 0 : fill.retry_ns; }
