@@ -39,10 +39,10 @@ static const struct profile {
 } profiles[] = {
     {{8, 1, 0, 0, 0, 0, 0, 3, 0}, 0, 0}, /* plain */
     {{5, 1, 4, 2, 0, 0, 0, 1, 0}, 0, 0}, /* clones */
-    {{6, 1, 1, 1, 4, 3, 1, 2, 0}, 0, 0}, /* tags */
+    {{6, 1, 1, 1, 4, 3, 4, 2, 0}, 0, 0}, /* tags */
     {{4, 6, 1, 1, 2, 1, 0, 1, 0}, 1, 0}, /* nearly full */
     {{4, 1, 1, 1, 0, 0, 0, 1, 5}, 0, 1}, /* from far */
-    {{5, 1, 2, 1, 1, 1, 1, 1, 1}, 0, 0}, /* all */
+    {{5, 1, 2, 1, 1, 1, 2, 1, 1}, 0, 0}, /* all */
     {{2, 0, 1, 0, 0, 0, 0, 1, 8}, 0, 1}, /* from far, mostly idle: near comes to start by itself */
 };
 enum { PROFILE_COUNT = sizeof profiles / sizeof profiles[0] };
