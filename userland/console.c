@@ -53,6 +53,9 @@ void port_console_flush(void) {
 }
 
 mp_uint_t mp_hal_stdout_tx_strn(const char *text, size_t size) {
+    if (port_is_child && size == 1 && text[0] == 4) {
+        return size; /* pyexec tells its tool that a program has ended: not the forked one's to say */
+    }
     if (size > OUTPUT_SIZE - output.size) {
         port_console_flush();
     }
@@ -99,7 +102,7 @@ static void input_drain(void) {
 
 /* Waits for input that fits, or a resume, and takes it in. */
 static void events_take(uint64_t deadline_ns) {
-    unsigned int mask = WAIT_RESUMED;
+    unsigned int mask = WAIT_RESUMED | WAIT_NOTICE;
     if (input_count() < INPUT_SIZE) {
         mask |= WAIT_CONSOLE_IN;
     }
@@ -109,6 +112,9 @@ static void events_take(uint64_t deadline_ns) {
     }
     if (bits & WAIT_CONSOLE_IN) {
         input_drain();
+    }
+    if (bits & WAIT_NOTICE) {
+        event_latch = true;
     }
     if (bits & WAIT_RESUMED) {
         event_latch = true;
@@ -142,8 +148,12 @@ static uint64_t deadline_after(uint64_t span, uint64_t unit_ns) {
     return deadline_ns;
 }
 
+uint64_t port_deadline_ms(uint64_t timeout_ms) {
+    return deadline_after(timeout_ms, 1000000);
+}
+
 void port_wait_ms(mp_uint_t timeout_ms) {
-    port_wait_until(timeout_ms == (mp_uint_t)-1 ? WAIT_FOREVER : deadline_after(timeout_ms, 1000000));
+    port_wait_until(timeout_ms == (mp_uint_t)-1 ? WAIT_FOREVER : port_deadline_ms(timeout_ms));
 }
 
 static void delay_until(uint64_t deadline_ns) {
@@ -161,7 +171,22 @@ void mp_hal_delay_us(mp_uint_t delay_us) {
     delay_until(deadline_after(delay_us, 1000));
 }
 
+void port_console_forget_input(void) {
+    input.tail = input.head;
+}
+
+/* A child has no input: its programs get an EOFError, and where the prompt would be it ends. */
+static void child_input(void) {
+    if (MP_STATE_THREAD(nlr_top) == NULL) {
+        port_child_end(NULL);
+    }
+    mp_raise_type(&mp_type_EOFError);
+}
+
 int mp_hal_stdin_rx_chr(void) {
+    if (port_is_child) {
+        child_input();
+    }
     while (input_count() == 0) {
         port_console_flush();
         input_drain();

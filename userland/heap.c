@@ -19,6 +19,16 @@
 #define HEAP_FIRST_SIZE (512 * 1024ul)
 
 size_t port_heap_limit = LAYOUT_HEAP_END - LAYOUT_HEAP_START;
+static uintptr_t heap_end = LAYOUT_HEAP_END; /* of the region, as the process was made */
+
+size_t port_heap_size(size_t page_count) {
+    return page_count == 0 ? LAYOUT_HEAP_END - LAYOUT_HEAP_START : page_count * LAYOUT_PAGE_SIZE;
+}
+
+size_t port_heap_end_set(size_t page_count) {
+    heap_end = LAYOUT_HEAP_START + port_heap_size(page_count);
+    return heap_end - LAYOUT_HEAP_START;
+}
 
 static uintptr_t page_round_up(uintptr_t address) {
     return (address + LAYOUT_PAGE_SIZE - 1) & ~(LAYOUT_PAGE_SIZE - 1);
@@ -35,7 +45,7 @@ static uintptr_t area_start(const mp_state_mem_area_t *area) {
 
 /* How much is free from an address up to the next area; 0 inside of one. */
 static size_t gap_size(uintptr_t address) {
-    uintptr_t end = LAYOUT_HEAP_END;
+    uintptr_t end = heap_end;
     for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
         if (area_end(area) > address && area_start(area) < end) {
             end = area_start(area);

@@ -164,6 +164,6 @@ double nan(const char *tag) {
 void abort(void) {
     port_console_flush();
     for (;;) {
-        sys_exit(1);
+        sys_exit(1, NULL, 0);
     }
 }

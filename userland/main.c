@@ -2,7 +2,8 @@
  * userland/main.c: the first instruction in ring 3, and the interpreter's life: start, programs, prompt, soft reset.
  *
  * Promise: never ends. A soft reset (Ctrl-D, SystemExit) empties heap and native code and keeps the files.
- * Called by: the kernel, once, at genesis. Every later start goes on in the middle of this program.
+ * Called by: the kernel, once, at genesis, and for each process that is spawned. Every later start goes on in the middle
+ * of this program.
  */
 #include <stdlib.h>
 
@@ -30,7 +31,7 @@ __asm__ (
     "    cld\n"
     "    fninit\n"
     "    ldmxcsr mxcsr_default(%rip)\n"
-    "    call main\n"
+    "    call main\n" /* RDI is 1 in a spawned process */
     "    ud2\n"
     ".section .rodata\n"
     ".balign 4\n"
@@ -50,6 +51,10 @@ const char port_help_text[] =
     "  revenant.on_resume(f)    f('restart') is called after each start of the machine\n"
     "  revenant.stats()         what the machine counts\n"
     "  revenant.heap_limit(n)   how far the heap may grow, in bytes\n"
+    "  revenant.spawn(source)   another Python in a space of its own; returns its id\n"
+    "  revenant.fork()          this one goes on twice; returns the other's id, or 0 in it\n"
+    "  revenant.processes()     what runs and what has ended\n"
+    "  revenant.wait(id), kill(id), send(id, value), receive()\n"
     "  revenant.power_off()     commits and turns the machine off\n"
     "\n"
     "Control keys:\n"
@@ -96,8 +101,13 @@ static bool reset_confirmed(void) {
     return reason != RESUME_ROLLBACK && reason != RESUME_FORK;
 }
 
-int main(void) {
+int main(int is_spawned) {
     mp_cstack_init_with_top((void *)LAYOUT_STACK_END, LAYOUT_STACK_END - LAYOUT_STACK_START - STACK_RESERVE_SIZE);
+    if (is_spawned) {
+        port_child_begin();
+        interpreter_init();
+        port_child_run();
+    }
     for (;;) {
         interpreter_init();
         bool reset = programs_run() && reset_confirmed();

@@ -35,12 +35,14 @@ LDFLAGS += -Wl,-z,noexecstack -Wl,-Map=$(BUILD)/micropython.map
 
 SRC_C = \
 	main.c \
+	codec.c \
 	console.c \
 	exec.c \
 	files.c \
 	heap.c \
 	libc.c \
 	modrevenant.c \
+	processes.c \
 
 SRC_SHARED_C = \
 	shared/readline/readline.c \

@@ -5,6 +5,7 @@
  * program may still do to itself. mem8, mem16 and mem32 reach the program's own memory only.
  * Included by: extmod/modmachine.c.
  */
+#include "py/mperrno.h"
 #include "py/mphal.h"
 
 #include "syscall.h"
@@ -25,9 +26,13 @@ static void mp_machine_idle(void) {
 
 /* SYS_POWER returns after the next start; SystemExit from there is a soft reset. */
 NORETURN static void mp_machine_reset(void) {
+    bool was_reset_before = was_reset;
     was_reset = true;
     port_console_flush();
-    sys_power(POWER_RESET);
+    if (sys_power(POWER_RESET) < 0) { /* a spawned process: the machine is not its own */
+        was_reset = was_reset_before;
+        mp_raise_OSError(MP_EPERM);
+    }
     mp_raise_type(&mp_type_SystemExit);
 }
 

@@ -166,7 +166,7 @@ static mp_obj_t resume_callbacks_run(mp_obj_t reason) {
 static MP_DEFINE_CONST_FUN_OBJ_1(resume_callbacks_run_obj, resume_callbacks_run);
 
 /* random.seed() without argument takes port_random_seed(); it neither allocates nor raises. */
-static void random_reseed(void) {
+void port_random_reseed(void) {
     extern const mp_obj_module_t mp_module_random;
     mp_map_elem_t *seed = mp_map_lookup(&mp_module_random.globals->map, MP_OBJ_NEW_QSTR(MP_QSTR_seed), MP_MAP_LOOKUP);
     mp_call_function_0(seed->value);
@@ -186,7 +186,7 @@ void port_resumed(void) {
     mp_obj_t reason = MP_OBJ_NEW_QSTR(names[number < MP_ARRAY_SIZE(names) ? number : RESUME_RESTART]);
     if (mp_sched_schedule(MP_OBJ_FROM_PTR(&resume_callbacks_run_obj), reason)) {
         sys_resume_count();
-        random_reseed();
+        port_random_reseed();
     }
 }
 
@@ -201,6 +201,16 @@ static const mp_rom_map_elem_t revenant_globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR_heap_limit), MP_ROM_PTR(&revenant_heap_limit_obj) },
     { MP_ROM_QSTR(MP_QSTR_power_off), MP_ROM_PTR(&revenant_power_off_obj) },
     { MP_ROM_QSTR(MP_QSTR_Files), MP_ROM_PTR(&revenant_files_type) },
+    { MP_ROM_QSTR(MP_QSTR_spawn), MP_ROM_PTR(&revenant_spawn_obj) },
+    { MP_ROM_QSTR(MP_QSTR_fork), MP_ROM_PTR(&revenant_fork_obj) },
+    { MP_ROM_QSTR(MP_QSTR_processes), MP_ROM_PTR(&revenant_processes_obj) },
+    { MP_ROM_QSTR(MP_QSTR_process_id), MP_ROM_PTR(&revenant_process_id_obj) },
+    { MP_ROM_QSTR(MP_QSTR_parent_id), MP_ROM_PTR(&revenant_parent_id_obj) },
+    { MP_ROM_QSTR(MP_QSTR_wait), MP_ROM_PTR(&revenant_wait_obj) },
+    { MP_ROM_QSTR(MP_QSTR_kill), MP_ROM_PTR(&revenant_kill_obj) },
+    { MP_ROM_QSTR(MP_QSTR_send), MP_ROM_PTR(&revenant_send_obj) },
+    { MP_ROM_QSTR(MP_QSTR_receive), MP_ROM_PTR(&revenant_receive_obj) },
+    { MP_ROM_QSTR(MP_QSTR_Poll), MP_ROM_PTR(&revenant_poll_type) },
 };
 static MP_DEFINE_CONST_DICT(revenant_globals, revenant_globals_table);
 

@@ -77,6 +77,10 @@ void port_wait_ms(mp_uint_t timeout_ms);
 #define MICROPY_PY_BUILTINS_HELP_TEXT           port_help_text
 extern const char port_help_text[];
 
+/* A forked process ends with the program that forked it. */
+void port_program_ended(void *exception);
+#define MICROPY_BOARD_AFTER_PYTHON_EXEC(input_kind, flags, exception, result) port_program_ended(exception)
+
 /* Names. */
 #define MICROPY_HW_BOARD_NAME                   "Revenant"
 #define MICROPY_HW_MCU_NAME                     "x86-64"

@@ -17,13 +17,24 @@
 void port_console_flush(void);             /* hands buffered output to the kernel */
 void port_wait_until(uint64_t deadline_ns); /* until then, or an event; CLOCK_MONO_NS */
 uint64_t port_mono_ns(void);
+uint64_t port_deadline_ms(uint64_t timeout_ms);
+void port_console_forget_input(void);      /* what was typed is the parent's */
 int port_readline_rx_chr(void);            /* mp_hal_stdin_rx_chr for readline */
 
+#define PORT_MEMORY_SIZE_MIN (1024 * 1024ul) /* of a process's heap */
+size_t port_heap_end_set(size_t page_count);  /* the region has so many pages (0: all); returns its size in bytes */
+size_t port_heap_size(size_t page_count);     /* the same in bytes */
 extern size_t port_heap_limit; /* of all areas together, in bytes; survives a soft reset */
 void port_heap_init(void);  /* empty heap with one small area; pages of an earlier one are given back */
 void port_exec_init(void);  /* forgets all native code */
 void port_files_mount(void); /* mounts the files region at "/", formatting it at the first start */
 void port_resumed(void);    /* the kernel says that the machine has resumed: reseed, schedule callbacks */
 void port_resume_init(void); /* no callbacks */
+void port_random_reseed(void);
+
+extern bool port_is_child;  /* spawned or forked: has no console input, and ends where the first process prompts */
+void port_child_begin(void);
+NORETURN void port_child_run(void);           /* what spawn was given */
+NORETURN void port_child_end(void *exception); /* NULL: none */
 
 #endif

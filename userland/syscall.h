@@ -23,8 +23,9 @@ static inline long syscall3(long number, uintptr_t a, uintptr_t b, uintptr_t c) 
     return result;
 }
 
-static inline void sys_exit(int status) {
-    syscall3(SYS_EXIT, (uintptr_t)status, 0, 0);
+/* words: why it ends, for whoever looks. */
+static inline void sys_exit(long status, const char *words, size_t size) {
+    syscall3(SYS_EXIT, (uintptr_t)status, (uintptr_t)words, size);
 }
 
 static inline long sys_console_write(const void *buf, size_t size) {
@@ -82,6 +83,34 @@ static inline long sys_history(struct generation_info *info, size_t size, uint64
 
 static inline enum resume_reason sys_resume_reason(void) {
     return (enum resume_reason)syscall3(SYS_RESUME_REASON, 0, 0, 0);
+}
+
+static inline long sys_spawn(const void *request, size_t size) {
+    return syscall3(SYS_SPAWN, (uintptr_t)request, size, 0);
+}
+
+static inline long sys_fork(void) {
+    return syscall3(SYS_FORK, 0, 0, 0);
+}
+
+static inline long sys_kill(uint64_t id) {
+    return syscall3(SYS_KILL, id, 0, 0);
+}
+
+static inline long sys_process(struct process_info *info, uint64_t after) {
+    return syscall3(SYS_PROCESS, (uintptr_t)info, sizeof *info, after);
+}
+
+static inline long sys_send(uint64_t id, const void *buf, size_t size) {
+    return syscall3(SYS_SEND, id, (uintptr_t)buf, size);
+}
+
+static inline long sys_receive(void *buf, size_t size) {
+    return syscall3(SYS_RECEIVE, (uintptr_t)buf, size, 0);
+}
+
+static inline long sys_poll(uint64_t id) {
+    return syscall3(SYS_POLL, id, 0, 0);
 }
 
 static inline long sys_resume_count(void) {

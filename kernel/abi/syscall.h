@@ -26,6 +26,13 @@ enum syscall_number {
     SYS_TAG = 13,
     SYS_HISTORY = 14,
     SYS_RESUME_REASON = 15,
+    SYS_SPAWN = 16,
+    SYS_FORK = 17,
+    SYS_KILL = 18,
+    SYS_PROCESS = 19,
+    SYS_SEND = 20,
+    SYS_RECEIVE = 21,
+    SYS_POLL = 22,
     SYS_COUNT
 };
 
@@ -38,16 +45,52 @@ enum syscall_error {
     ERR_TIMEOUT = -5,
     ERR_AGAIN = -6,  /* nothing to read now */
     ERR_EXISTS = -7, /* the name is taken */
+    ERR_NOPROC = -8, /* no such process, or not the caller's to ask */
 };
 
 enum clock_id { CLOCK_MONO_NS = 0, CLOCK_WALL_NS = 1 };
-enum wait_bits { WAIT_CONSOLE_IN = 1, WAIT_CONSOLE_OUT = 2, WAIT_RESUMED = 4 };
+enum wait_bits { WAIT_CONSOLE_IN = 1, WAIT_CONSOLE_OUT = 2, WAIT_RESUMED = 4, WAIT_NOTICE = 8 };
 enum power_kind { POWER_OFF = 0, POWER_RESET = 1 };
 
 /* Why the machine went on in another way than by going on. Written by the tools into the machine record. */
 enum resume_reason { RESUME_RESTART = 0, RESUME_ROLLBACK = 1, RESUME_FORK = 2, RESUME_UPGRADE = 3 };
 
 #define WAIT_FOREVER UINT64_MAX
+
+/* --- processes --- */
+
+enum spawn_flags { SPAWN_QUIET = 2 }; /* as in the process record */
+enum exit_status { EXIT_FAULT = -1, EXIT_KILLED = -2 }; /* of processes that did not call exit themselves */
+enum poll_bits { POLL_MESSAGE = 1, POLL_ROOM = 2, POLL_ENDED = 4 };
+enum process_info_state { PROCESS_INFO_RUNNING = 1, PROCESS_INFO_ENDED = 2 };
+
+enum { INBOX_SIZE = 65536, MESSAGE_SIZE_MAX = 32760 }; /* half an inbox with its header */
+#define PROCESS_SELF UINT64_MAX
+
+struct spawn_request {         /* the first message follows it: at most an inbox full, with its header */
+    uint64_t memory_size;      /* bytes that the heap may have; 0: as many as the caller's */
+    uint32_t flags;
+    uint32_t zero;
+    char name[64];             /* NUL-terminated, no control characters */
+};
+
+struct message_header {        /* what receive puts before the message */
+    uint32_t sender;           /* id; in the first message of a spawned process its parent's */
+    uint32_t size;
+};
+
+struct process_info {
+    uint32_t id;
+    uint32_t parent;
+    uint32_t state;
+    uint32_t flags;
+    int64_t exit_status;
+    uint64_t page_limit;       /* of the heap */
+    uint64_t pages;            /* in RAM now */
+    uint64_t inbox_bytes;      /* waiting, with headers */
+    char name[64];
+    char last_words[512];      /* what it said when it ended, or why it was stopped */
+};
 
 enum generation_info_flags { GENERATION_INFO_TAGGED = 1, GENERATION_INFO_ROLLBACK = 4 }; /* as in the disk format */
 

@@ -35,7 +35,8 @@ struct frame {
     };
     uint8_t kind;
     uint8_t taken; /* PAGE, RECORD: frozen, and the commit has seen it */
-    uint8_t zero[14];
+    uint8_t zero[6];
+    uint64_t *resident_count; /* PAGE: of its space; set while mapped */
 };
 _Static_assert(sizeof(struct frame) == 64, "frame array index is a shift");
 

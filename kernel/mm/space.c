@@ -46,6 +46,13 @@ static uint64_t table_alloc(void) {
     return frame_physical(frame);
 }
 
+static void table_free(uint64_t table) {
+    struct frame *frame = frame_of(table);
+    *frame->writable = (uint64_t)bitmap_free_list;
+    bitmap_free_list = frame->writable;
+    frame_free(frame);
+}
+
 static unsigned level_index(uint64_t address, unsigned level) {
     return (unsigned)(address >> (FRAME_SHIFT + 9 * level)) & (TABLE_ENTRY_COUNT - 1);
 }
@@ -130,4 +137,30 @@ void space_allow_write(struct space *space, uint64_t address) {
     *entry |= PTE_WRITE;
     space->hot_writable[index / 64] |= 1ull << (index % 64);
     paging_invalidate(address); /* also drops the paging-structure entries that still say read-only (SDM §4.10.4.1) */
+}
+
+/* The first present entry of a table, or NULL. Of the top table only the program's half counts. */
+static uint64_t *first_present(uint64_t table, unsigned level) {
+    uint64_t *entry = phys_to_virt(table);
+    for (unsigned i = 0; i < (level == TOP_LEVEL ? USER_ENTRY_COUNT : TABLE_ENTRY_COUNT); i++)
+        if (entry[i] & PTE_PRESENT)
+            return &entry[i];
+    return NULL;
+}
+
+int space_take_down(struct space *space, void (*drop)(uint64_t *entry)) {
+    uint64_t table = space->root, *above = &space->root, *entry;
+    unsigned level = TOP_LEVEL;
+    while (level > 0 && (entry = first_present(table, level)) != NULL) {
+        above = entry;
+        table = *entry & PTE_ADDRESS;
+        level--;
+    }
+    uint64_t *leaf = phys_to_virt(table);
+    for (unsigned i = 0; level == 0 && i < TABLE_ENTRY_COUNT; i++)
+        if (leaf[i] & PTE_PRESENT)
+            drop(&leaf[i]);
+    *above = 0;
+    table_free(table);
+    return space->root != 0;
 }

@@ -27,6 +27,7 @@ struct space {
     uint64_t epoch; /* the epoch for which the tables are right; an older one: protect before use */
     uint64_t dirty_epoch, dirty_count; /* pages that became dirty in that epoch (pager/throttle.c) */
     uint64_t throttled_epoch;          /* the last one in which its program had to wait */
+    uint64_t resident_count; /* pages of its own in RAM */
     uint32_t region_count;
     struct region_record region[REGION_COUNT_MAX];
     /* The leaf table written last: while the path to it may be written, a first write in it needs only the leaf. */
@@ -41,6 +42,10 @@ const struct region_record *space_region(const struct space *space, uint64_t add
 
 /* The leaf entry of an address; tables are made when `make` is set. NULL: no table, or no memory for one. */
 uint64_t *space_entry(struct space *space, uint64_t address, int make);
+
+/* Takes the space down by one page table; each present leaf entry in it is given to `drop` first. 1: call again; 0:
+ * nothing is left, not even the top table. It must not be loaded. */
+int space_take_down(struct space *space, void (*drop)(uint64_t *entry));
 
 void space_protect(struct space *space);                           /* top level only; the caller flushes the TLB */
 void space_allow_write(struct space *space, uint64_t address);     /* the leaf is present; invalidates it */

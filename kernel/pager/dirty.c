@@ -28,16 +28,19 @@ void page_detach(struct frame *frame) {
 
 /* Gives the page a new frame with the contents of the old one (or zeros); the old one, if it was the page's own,
  * stays frozen. */
-static struct frame *page_copy(uint64_t *entry, struct frame *old, struct page_key page, const void **key) {
+static struct frame *page_copy(struct space *space, uint64_t address, uint64_t *entry, struct frame *old,
+                               const void **key) {
     struct frame *copy = page_frame_alloc(key);
     if (copy == NULL)
         return NULL;
-    copy->space = page.space;
-    copy->page = page.page;
+    copy->space = space->id;
+    copy->page = address >> FRAME_SHIFT;
     copy->entry = entry;
+    copy->resident_count = &space->resident_count;
     if (old == pager.zero_frame) {
         memset(frame_data(copy), 0, FRAME_SIZE);
         pager.resident_count++;
+        *copy->resident_count += 1;
     } else {
         memcpy(frame_data(copy), frame_data(old), FRAME_SIZE);
         page_detach(old);
@@ -50,7 +53,7 @@ static struct frame *page_copy(uint64_t *entry, struct frame *old, struct page_k
 enum pager_result page_own(struct space *space, uint64_t address, uint64_t *entry, const void **key) {
     struct frame *frame = frame_of(*entry & PTE_ADDRESS);
     if (frame == pager.zero_frame || page_is_frozen(frame)) {
-        frame = page_copy(entry, frame, (struct page_key){space->id, address >> FRAME_SHIFT}, key);
+        frame = page_copy(space, address, entry, frame, key);
         if (frame == NULL)
             return PAGER_WAIT;
         paging_invalidate(address);

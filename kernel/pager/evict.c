@@ -18,6 +18,7 @@ static void page_drop(struct frame *frame) {
     if (pager.current != NULL && pager.current->id == frame->space)
         paging_invalidate(address); /* other spaces lose their translations when they are loaded */
     pager.resident_count--;
+    *frame->resident_count -= 1;
     frame_free(frame);
 }
 

@@ -25,8 +25,10 @@ void page_map(struct space *space, uint64_t address, uint64_t *entry, struct fra
     frame->space = space->id;
     frame->page = address >> FRAME_SHIFT;
     frame->entry = entry;
+    frame->resident_count = &space->resident_count;
     list_append(&pager.clean, &frame->link);
     pager.resident_count++;
+    space->resident_count++;
 }
 
 void pager_note_touch(uint64_t space, uint64_t page) {

@@ -68,8 +68,12 @@ enum pager_result pagein_start(struct space *space, uint64_t address, const stru
 void pagein_wait_for_node(const struct space *space, uint64_t address, int status, const void **key);
 /* what to wait for when it is being loaded, else NULL */
 const void *pagein_key(const struct space *space, uint64_t address);
+void pagein_forget_space(const struct space *space);        /* what is on its way to it never arrives */
 void pagein_retry(void);                                    /* starts again what is due */
 uint64_t pagein_deadline_ns(void);
+
+/* snapshot.c */
+int snapshot_waits_for_room(void);                          /* an epoch is frozen, and the near store is full */
 
 /* fault.c */
 void pager_note_touch(uint64_t space, uint64_t page);       /* for a resume list, if one is wanted */

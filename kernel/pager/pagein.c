@@ -48,7 +48,16 @@ static void tell_absent(const struct space *space, uint64_t address, const char 
            status == -E_CORRUPT ? "is damaged in every copy" : "is in no store that answers");
 }
 
+static void pagein_forget(struct pagein *pagein) {
+    frame_free(pagein->frame);
+    pagein_end(pagein); /* who has touched it meanwhile asks for it now */
+}
+
 static void pagein_failed(struct pagein *pagein, int status) {
+    if (pagein->space == NULL) {
+        pagein_forget(pagein);
+        return;
+    }
     if (!pagein->told)
         tell_absent(pagein->space, pagein->address, "it", status);
     pagein->told = 1;
@@ -61,6 +70,10 @@ static void pagein_done(struct store_fetch *fetch, int status) {
     struct pagein *pagein = fetch->owner;
     if (status != 0) {
         pagein_failed(pagein, status);
+        return;
+    }
+    if (pagein->space == NULL) {
+        pagein_forget(pagein);
         return;
     }
     if (pagein->told)
@@ -124,6 +137,20 @@ const void *pagein_key(const struct space *space, uint64_t address) {
             return pagein;
     }
     return NULL;
+}
+
+void pagein_forget_space(const struct space *space) {
+    for (struct list_node *node = active.next, *next; node != &active; node = next) {
+        struct pagein *pagein = list_entry(node, struct pagein, link);
+        next = node->next;
+        if (pagein->space != space)
+            continue;
+        pagein->space = NULL; /* a fetch under way ends by itself */
+        if (pagein->retry_ns != 0) {
+            failed_count--;
+            pagein_forget(pagein);
+        }
+    }
 }
 
 void pagein_retry(void) {

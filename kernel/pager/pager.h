@@ -70,6 +70,18 @@ void pager_switch(struct space *space); /* makes it current: protects it for thi
 int pager_record_load(uint32_t page);
 const void *pager_record(uint32_t page);    /* must be loaded */
 void *pager_record_write(uint32_t page);    /* the same, made dirty in this epoch; valid until the next freeze */
+/* As load, while programs run; -E_AGAIN: *key is what wake will name. */
+int pager_record_reach(uint32_t page, const void **key);
+
+/* --- spaces that come and go (space.c) --- */
+
+/* A space with the pages that `from` has in the tree: all of its pages, when nothing in it is dirty. -E_NOMEM;
+ * -E_NOSPACE: the near store keeps what is left for those who run; -E_LIMIT: try again after the next durable
+ * generation. */
+int pager_space_begin(struct space *space, uint64_t id, uint64_t from);
+/* A piece of giving back all memory of a space, in RAM and in the tree; its threads are gone. 1: call again; 0: done;
+ * -E_LIMIT: try again after the next durable generation. */
+int pager_space_end(struct space *space, uint64_t id);
 
 /* Drops clean pages for who may not wait: a commit that has used up its reserve. 1: it is worth trying again. */
 int pager_memory_make(void);

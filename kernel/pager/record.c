@@ -9,7 +9,7 @@
 #include "lib/lib.h"
 #include "pager/internal.h"
 
-enum { RECORD_PAGE_COUNT = RECORD_THREAD_PAGE + RECORD_THREAD_PAGE_COUNT };
+enum { RECORD_PAGE_COUNT = RECORD_INBOX_PAGE + RECORD_INBOX_PAGE_COUNT };
 
 static struct frame *record_frame[RECORD_PAGE_COUNT];
 
@@ -18,7 +18,7 @@ struct record_load {
     struct frame *frame;
     int status; /* -E_AGAIN: being read; an error: not told yet */
 };
-static struct record_load load; /* one at a time: records are read once, at the start */
+static struct record_load load; /* one at a time: each is read once, most of them at the start */
 
 static void record_loaded(struct store_fetch *fetch, int status) {
     if (status == 0)
@@ -26,6 +26,7 @@ static void record_loaded(struct store_fetch *fetch, int status) {
     else
         frame_free(load.frame);
     load.status = status;
+    pager.hooks->wake(&load);
     (void)fetch;
 }
 
@@ -39,20 +40,20 @@ static struct frame *record_frame_new(uint32_t page) {
     return frame;
 }
 
-int pager_record_load(uint32_t page) {
+static int record_load(uint32_t page, const void **key) {
     check(page < RECORD_PAGE_COUNT);
     if (record_frame[page] != NULL)
         return 0;
     int status = load.status;
+    *key = &load;
     if (status != -E_AGAIN)
         load.status = 0;
     if (status != 0)
         return status;
     struct block_ptr_disk pointer;
-    const void *key;
-    status = store_lookup((struct page_key){SPACE_RECORDS, page}, &pointer, &key);
+    status = store_lookup((struct page_key){SPACE_RECORDS, page}, &pointer, key);
     if (status != 0)
-        return status == -E_NOMEM ? -E_AGAIN : status;
+        return status;
     pager_note_touch(SPACE_RECORDS, page);
     struct frame *frame = record_frame_new(page);
     if (!ptr_present(&pointer)) {
@@ -64,6 +65,27 @@ int pager_record_load(uint32_t page) {
                                 .frame = frame, .status = -E_AGAIN};
     if (store_fetch(&load.fetch) != 0)
         panic("record page %u: the pointer makes no sense", page);
+    return -E_AGAIN;
+}
+
+int pager_record_load(uint32_t page) {
+    const void *key;
+    int status = record_load(page, &key);
+    return status == -E_NOMEM ? -E_AGAIN : status;
+}
+
+/* Records of a running machine's programs are not urgent: they wait for memory as pages do. */
+int pager_record_reach(uint32_t page, const void **key) {
+    if (record_frame[page] != NULL)
+        return 0;
+    struct frame *frame = page_frame_alloc(key);
+    if (frame == NULL)
+        return -E_AGAIN;
+    frame_free(frame);
+    int status = record_load(page, key);
+    if (status != -E_NOMEM)
+        return status;
+    page_memory_wait(key);
     return -E_AGAIN;
 }
 

@@ -131,6 +131,8 @@ static void commit_start(void) {
     check(store_commit_start(&commit) == 0);
 }
 
+int snapshot_waits_for_room(void) { return frozen_waiting; }
+
 static void freeze(void) {
     freeze_ns = pager.hooks->now_ns();
     uint64_t start = arch_cycles();

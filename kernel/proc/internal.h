@@ -12,8 +12,10 @@
 
 extern struct proc_env proc_env;
 extern uint64_t proc_resume_count;
+extern uint64_t proc_resume_reason; /* of this life */
 
 enum { THREAD_COUNT_MAX = 1024, PROCESS_COUNT_MAX = 256 };
+#define SLOT_NONE UINT32_MAX
 
 enum runtime_state { RUNTIME_UNUSED, RUNTIME_READY, RUNTIME_WAITING };
 
@@ -47,7 +49,9 @@ int schedule_is_empty(void);                               /* no thread is left 
 uint64_t schedule_resume_cycles(void);
 void thread_add(uint32_t slot, uint32_t process, struct space *space);
 void thread_block(const void *key, uint64_t deadline_ns); /* the current thread, as its registers are now */
-void thread_end(enum thread_state record_state);          /* the current thread */
+int thread_is_used(uint32_t slot);
+void thread_end_all(uint32_t process, enum thread_state record_state); /* of this process */
+void thread_notify(uint32_t process); /* its threads look again what they wait for */
 /* commits, lets output out (to a reader that takes it), then switches off */
 void machine_power(enum power_kind kind);
 
@@ -61,6 +65,40 @@ size_t console_input_waiting(void);
 uint64_t console_sent(void); /* bytes that the UART was given, ever */
 void console_write(const void *user, size_t size); /* prepared; at most the room */
 void console_read(void *user, size_t size);        /* prepared; at most what waits */
+
+/* syscall.c */
+/* What a call returns instead of a result when the thread now waits and will make it again. */
+#define SYSCALL_AGAIN INT64_MIN
+/* A piece is done: the thread makes the call again at once, but interrupts and other threads come first. */
+#define SYSCALL_MORE (INT64_MIN + 1)
+int64_t syscall_again(const void *key, uint64_t deadline_ns);
+/* 0: the range may be touched now, until the next call of this. SYSCALL_AGAIN or ERR_FAULT: return that. */
+int64_t syscall_prepare(uint64_t address, uint64_t size, int write);
+int64_t syscall_reach(uint32_t record_page); /* 0, or SYSCALL_AGAIN: the page of space 0 is not here yet */
+
+/* process.c */
+struct space *process_space(uint32_t slot);
+uint32_t process_find(uint32_t id);    /* the slot of a process that runs or has ended, or SLOT_NONE */
+int process_is_running(uint32_t slot);
+int process_has_ended(uint32_t slot);
+void process_end(uint32_t slot, int64_t exit_status, const char *last_words, enum thread_state record_state);
+void process_notify(uint32_t slot);    /* something that it may wait for has happened */
+int process_is_notified(uint32_t slot);
+void process_notice_taken(uint32_t slot);
+void process_resume(void);             /* after all records are loaded: ends what was ending, tells all to look again */
+int process_work(void);                /* a piece of giving back what ended processes had; 1: more to do right now */
+int64_t sys_spawn(const struct thread_registers *r);
+int64_t sys_fork(const struct thread_registers *r);
+int64_t sys_kill(const struct thread_registers *r);
+int64_t sys_process(const struct thread_registers *r);
+
+/* message.c */
+int message_inbox_is_sane(const struct process_record *record);
+void message_wake_senders(uint32_t slot); /* who found no room in its inbox tries again */
+int64_t message_put(uint32_t slot, uint32_t sender, uint64_t user, uint64_t size); /* prepared; 0 or SYSCALL_AGAIN */
+int64_t sys_send(const struct thread_registers *r);
+int64_t sys_receive(const struct thread_registers *r);
+int64_t sys_poll(const struct thread_registers *r);
 
 /* space_test.c */
 int space_test_make(uint64_t count);

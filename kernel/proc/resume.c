@@ -11,9 +11,7 @@
 #include "proc/internal.h"
 
 struct proc_env proc_env;
-uint64_t proc_resume_count;
-
-static struct space spaces[PROCESS_COUNT_MAX];
+uint64_t proc_resume_count, proc_resume_reason;
 
 static int machine_check(const struct machine_record *machine) {
     if (machine->magic != RECORD_MAGIC) {
@@ -39,18 +37,20 @@ static int region_is_sane(const struct region_record *region) {
            (region->access & (REGION_WRITE | REGION_EXEC)) != (REGION_WRITE | REGION_EXEC);
 }
 
+static int has_space(const struct process_record *record) {
+    return record->state == PROCESS_RUNNING || record->state == PROCESS_TEMPLATE;
+}
+
 /* Two processes in one space would each have a version of its pages of their own. */
 static int space_is_sane(uint64_t space, uint32_t slot) {
     for (uint32_t i = 0; i < slot; i++)
-        if (spaces[i].root != 0 && spaces[i].id == space)
+        if (has_space(process_record(i)) && process_record(i)->space == space)
             return 0;
     return space >= SPACE_FIRST_USER && space >> (NODE_FANOUT_BITS * DIRECTORY_HEIGHT_MAX) == 0;
 }
 
-static int process_resume(uint32_t slot) {
+static int record_check(uint32_t slot) {
     const struct process_record *record = process_record(slot);
-    if (record->state != PROCESS_RUNNING)
-        return 0;
     if (!space_is_sane(record->space, slot)) {
         notice("process %u: there is no space %llu, or another process has it", record->id,
                (unsigned long long)record->space);
@@ -58,16 +58,22 @@ static int process_resume(uint32_t slot) {
     }
     if (record->region_count > REGION_COUNT_MAX)
         return -E_CORRUPT;
-    int status = space_init(&spaces[slot], record->space);
-    if (status != 0)
-        return status;
-    for (uint32_t i = 0; i < record->region_count; i++) {
+    for (uint32_t i = 0; i < record->region_count; i++)
         if (!region_is_sane(&record->region[i]))
             return -E_CORRUPT;
-        spaces[slot].region[i] = record->region[i];
-    }
-    spaces[slot].region_count = record->region_count;
-    return 0;
+    return message_inbox_is_sane(record) ? 0 : -E_CORRUPT;
+}
+
+static int space_resume(uint32_t slot) {
+    const struct process_record *record = process_record(slot);
+    int status = has_space(record) ? record_check(slot) : 0;
+    if (status != 0 || record->state != PROCESS_RUNNING)
+        return status;
+    struct space *space = process_space(slot);
+    status = space_init(space, record->space);
+    memcpy(space->region, record->region, sizeof space->region);
+    space->region_count = record->region_count;
+    return status;
 }
 
 static int thread_resume(uint32_t slot, uint32_t process_slots) {
@@ -76,11 +82,12 @@ static int thread_resume(uint32_t slot, uint32_t process_slots) {
         return 0;
     if (record->process >= process_slots)
         return -E_CORRUPT;
-    if (process_record(record->process)->state == PROCESS_ENDED)
+    const struct process_record *process = process_record(record->process);
+    if (process->state == PROCESS_ENDED || process->state == PROCESS_ENDING)
         return 0; /* another thread has ended it */
-    if (spaces[record->process].root == 0)
+    if (process_space(record->process)->root == 0)
         return -E_CORRUPT;
-    thread_add(slot, record->process, &spaces[record->process]);
+    thread_add(slot, record->process, process_space(record->process));
     return 0;
 }
 
@@ -93,7 +100,7 @@ static void load_pages(uint32_t first, uint64_t slots) {
 static void tell_ends(uint32_t process_slots) {
     for (uint32_t i = 0; i < process_slots; i++) {
         const struct process_record *record = process_record(i);
-        if (record->state == PROCESS_ENDED)
+        if (process_has_ended(i) && !(record->flags & PROCESS_SPAWNED))
             notice("process %u (%.63s) had ended with status %lld", record->id, record->name,
                    (long long)record->exit_status);
     }
@@ -109,9 +116,9 @@ int proc_resume(const struct proc_env *env) {
     if (status != 0)
         return status;
     load_pages(RECORD_PROCESS_PAGE, process_slots);
-    load_pages(RECORD_THREAD_PAGE, thread_slots);
+    load_pages(RECORD_THREAD_PAGE, thread_slots > process_slots ? thread_slots : process_slots);
     for (uint32_t i = 0; i < process_slots && status == 0; i++)
-        status = process_resume(i);
+        status = space_resume(i);
     for (uint32_t i = 0; i < thread_slots && status == 0; i++)
         status = thread_resume(i, process_slots);
     if (status == 0)
@@ -122,8 +129,8 @@ int proc_resume(const struct proc_env *env) {
         return status;
     }
     for (uint32_t i = 0; i < process_slots && proc_env.test_resident != 0; i++)
-        if (spaces[i].root != 0)
-            space_test_load(&spaces[i], proc_env.test_resident);
+        if (process_space(i)->root != 0)
+            space_test_load(process_space(i), proc_env.test_resident);
     status = space_test_make(proc_env.test_spaces);
     if (status != 0)
         return status;
@@ -131,6 +138,8 @@ int proc_resume(const struct proc_env *env) {
         tell_ends(process_slots);
         return 0; /* nothing will run, so that nothing is to be written */
     }
+    proc_resume_reason = machine_record()->resume_reason;
     proc_resume_count = ++machine_record_write()->resume_count;
+    process_resume();
     return 0;
 }

@@ -120,6 +120,17 @@ void proc_durable(uint64_t generation) {
     proc_wake(&durable_key);
 }
 
+int thread_is_used(uint32_t slot) { return threads[slot].state != RUNTIME_UNUSED; }
+
+void thread_notify(uint32_t process) {
+    for (struct list_node *node = waiting.next, *next; node != &waiting; node = next) {
+        struct thread *thread = list_entry(node, struct thread, link);
+        next = node->next;
+        if (thread->process == process && thread->wait_key == &console_event_key)
+            thread_make_ready(thread);
+    }
+}
+
 /* --- power --- */
 
 static void power_begin(void (*end)(void), uint64_t generation) {
@@ -135,22 +146,33 @@ void machine_power(enum power_kind kind) {
     thread_block(NULL, UINT64_MAX);
 }
 
+/* Those of the image count; what became of others, their parents know. */
 static void programs_ended(void) {
     int badly = 0;
     for (uint32_t i = 0; i < machine_record()->process_slots; i++)
-        badly |= process_record(i)->state == PROCESS_ENDED && process_record(i)->exit_status != 0;
+        badly |= process_has_ended(i) && !(process_record(i)->flags & PROCESS_SPAWNED) &&
+                 process_record(i)->exit_status != 0;
     proc_env.ended(badly);
 }
 
 int schedule_is_empty(void) { return list_empty(&ready) && list_empty(&waiting); }
 
-void thread_end(enum thread_state record_state) {
-    registers_save();
-    thread_record_write(loaded->slot)->state = record_state;
-    list_remove(&loaded->link);
-    loaded->state = RUNTIME_UNUSED;
-    loaded = NULL;
+static void thread_end(struct thread *thread, enum thread_state record_state) {
+    if (thread == loaded) {
+        registers_save();
+        loaded = NULL;
+    }
+    thread_record_write(thread->slot)->state = record_state;
+    list_remove(&thread->link);
+    thread->wait_key = NULL;
+    thread->state = RUNTIME_UNUSED;
     attention = 1;
+}
+
+void thread_end_all(uint32_t process, enum thread_state record_state) {
+    for (uint32_t slot = 0; slot < THREAD_COUNT_MAX; slot++)
+        if (thread_is_used(slot) && threads[slot].process == process)
+            thread_end(&threads[slot], record_state);
     if (schedule_is_empty()) {
         pager_want_commit();
         power_begin(programs_ended, pager_epoch());
@@ -193,6 +215,7 @@ static void schedule(void) {
         uint64_t now = proc_env.now_ns();
         uint64_t sleepers_ns = sleepers_wake(now);
         int more = list_empty(&ready) ? pager_work(IDLE_BUDGET, 1) : pager_work(SLICE_BUDGET, 0);
+        more |= process_work();
         struct thread *thread = thread_pick(now);
         if (thread != NULL) {
             thread_load(thread);

@@ -8,48 +8,67 @@
 #include "lib/lib.h"
 #include "proc/internal.h"
 
+#define REACH_RETRY_NS 250000000ull /* a page of the records that no store gives now */
+
+enum { LAST_WORDS_SIZE_MAX = sizeof(((struct process_record *)0)->last_words) - 1 };
 enum { TRANSFER_SIZE_MAX = 65536, RANDOM_SIZE_MAX = 256, SYSCALL_INSTRUCTION_SIZE = 2 };
 
-/* What a call returns instead of a result when the thread now waits and will make it again. */
-#define CALL_AGAIN INT64_MIN
-/* A piece is done: the thread makes the call again at once, but interrupts and other threads come first. */
-#define CALL_MORE (INT64_MIN + 1)
-
-static int64_t call_again(const void *key, uint64_t deadline_ns) {
+int64_t syscall_again(const void *key, uint64_t deadline_ns) {
     check(key != NULL);
     thread_block(key, deadline_ns);
-    return CALL_AGAIN;
+    return SYSCALL_AGAIN;
 }
 
-/* 0: the range may be touched now. CALL_AGAIN or ERR_FAULT: return that. */
-static int64_t prepare(uint64_t address, uint64_t size, int write) {
+int64_t syscall_prepare(uint64_t address, uint64_t size, int write) {
     const void *key = NULL;
     switch (pager_user_prepare(address, size, write, &key)) {
     case PAGER_DONE:
         return 0;
     case PAGER_WAIT:
-        return call_again(key, UINT64_MAX);
+        return syscall_again(key, UINT64_MAX);
     default:
         return ERR_FAULT;
     }
 }
 
+int64_t syscall_reach(uint32_t record_page) {
+    const void *key = NULL;
+    int status = pager_record_reach(record_page, &key);
+    if (status == 0)
+        return 0;
+    return syscall_again(key, status == -E_AGAIN ? UINT64_MAX : proc_env.now_ns() + REACH_RETRY_NS);
+}
+
 static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 static int64_t sys_exit(const struct thread_registers *r) {
-    struct process_record *process = process_record_write(thread_current()->process);
-    process->state = PROCESS_ENDED;
-    process->exit_status = (int64_t)r->rdi;
-    notice("process %u (%.63s) ended with status %lld", process->id, process->name, (long long)r->rdi);
-    thread_end(THREAD_FREE);
-    return CALL_AGAIN;
+    char words[LAST_WORDS_SIZE_MAX + 1] = "";
+    uint64_t size = smaller(r->rdx, LAST_WORDS_SIZE_MAX);
+    int64_t status = syscall_prepare(r->rsi, size, 0);
+    if (status == SYSCALL_AGAIN)
+        return status;
+    if (status == 0) { /* else it has none that can be read */
+        arch_user_access_begin();
+        memcpy(words, (const void *)r->rsi, size);
+        arch_user_access_end();
+    }
+    uint32_t slot = thread_current()->process;
+    const struct process_record *process = process_record(slot);
+    if (!(process->flags & PROCESS_SPAWNED))
+        notice("process %u (%.63s) ended with status %lld", process->id, process->name, (long long)r->rdi);
+    process_end(slot, (int64_t)r->rdi, words, THREAD_FREE);
+    return SYSCALL_AGAIN;
 }
 
+static int current_has(uint32_t flag) { return (process_record(thread_current()->process)->flags & flag) != 0; }
+
 static int64_t sys_console_write(const struct thread_registers *r) {
+    if (current_has(PROCESS_QUIET))
+        return (int64_t)smaller(r->rsi, TRANSFER_SIZE_MAX);
     uint64_t size = smaller(smaller(r->rsi, TRANSFER_SIZE_MAX), console_output_room());
     if (r->rsi > 0 && size == 0)
-        return call_again(&console_event_key, UINT64_MAX);
-    int64_t status = prepare(r->rdi, size, 0);
+        return syscall_again(&console_event_key, UINT64_MAX);
+    int64_t status = syscall_prepare(r->rdi, size, 0);
     if (status != 0)
         return status;
     if (size > 0)
@@ -58,8 +77,9 @@ static int64_t sys_console_write(const struct thread_registers *r) {
 }
 
 static int64_t sys_console_read(const struct thread_registers *r) {
-    uint64_t size = smaller(smaller(r->rsi, TRANSFER_SIZE_MAX), console_input_waiting());
-    int64_t status = prepare(r->rdi, size, 1);
+    uint64_t waiting = current_has(PROCESS_SPAWNED) ? 0 : console_input_waiting();
+    uint64_t size = smaller(smaller(r->rsi, TRANSFER_SIZE_MAX), waiting);
+    int64_t status = syscall_prepare(r->rdi, size, 1);
     if (status != 0)
         return status;
     if (r->rsi > 0 && size == 0)
@@ -69,22 +89,29 @@ static int64_t sys_console_read(const struct thread_registers *r) {
     return (int64_t)size;
 }
 
+static int is_told_of_resume(void) {
+    return process_record(thread_current()->process)->resume_seen == proc_resume_count;
+}
+
 static uint64_t events_now(void) {
-    return (console_input_waiting() > 0 ? WAIT_CONSOLE_IN : 0) | (console_output_room() > 0 ? WAIT_CONSOLE_OUT : 0) |
-           (machine_record()->resume_seen != proc_resume_count ? WAIT_RESUMED : 0);
+    return (console_input_waiting() > 0 && !current_has(PROCESS_SPAWNED) ? WAIT_CONSOLE_IN : 0) |
+           (console_output_room() > 0 ? WAIT_CONSOLE_OUT : 0) | (is_told_of_resume() ? 0 : WAIT_RESUMED) |
+           (process_is_notified(thread_current()->process) ? WAIT_NOTICE : 0);
 }
 
 static uint64_t boot_cycles; /* kernel entry to the first time that a program waits for input, waiting for devices left out */
 
 static int64_t sys_wait(const struct thread_registers *r) {
     uint64_t bits = events_now() & r->rdi;
+    if (bits & WAIT_NOTICE)
+        process_notice_taken(thread_current()->process);
     if (bits != 0)
         return (int64_t)bits;
     if (proc_env.now_ns() >= r->rsi)
         return ERR_TIMEOUT;
     if (boot_cycles == 0 && r->rdi & WAIT_CONSOLE_IN)
         boot_cycles = arch_cycles() - proc_env.entry_cycles - proc_env.waited_cycles() - schedule_idle_cycles();
-    return call_again(&console_event_key, r->rsi);
+    return syscall_again(&console_event_key, r->rsi);
 }
 
 static int64_t sys_clock(const struct thread_registers *r) {
@@ -113,13 +140,13 @@ static int64_t sys_commit(const struct thread_registers *r) {
         return (int64_t)registers->rdi;
     if (registers->rdi == pager_epoch())
         pager_want_commit();
-    return call_again(&durable_key, UINT64_MAX);
+    return syscall_again(&durable_key, UINT64_MAX);
 }
 
 static int64_t sys_random(const struct thread_registers *r) {
     if (r->rsi > RANDOM_SIZE_MAX)
         return ERR_INVAL;
-    int64_t status = prepare(r->rdi, r->rsi, 1);
+    int64_t status = syscall_prepare(r->rdi, r->rsi, 1);
     if (status != 0)
         return status;
     uint8_t bytes[RANDOM_SIZE_MAX];
@@ -132,7 +159,7 @@ static int64_t sys_random(const struct thread_registers *r) {
 
 static int64_t sys_stats(const struct thread_registers *r) {
     uint64_t size = smaller(r->rsi, sizeof(struct machine_stats));
-    int64_t status = prepare(r->rdi, size, 1);
+    int64_t status = syscall_prepare(r->rdi, size, 1);
     if (status != 0)
         return status;
     static struct machine_stats stats;
@@ -148,16 +175,16 @@ static int64_t sys_stats(const struct thread_registers *r) {
 }
 
 static int64_t sys_power(const struct thread_registers *r) {
-    if (r->rdi != POWER_OFF && r->rdi != POWER_RESET)
+    if ((r->rdi != POWER_OFF && r->rdi != POWER_RESET) || current_has(PROCESS_SPAWNED))
         return ERR_INVAL;
     arch_user_registers()->rax = 0; /* the call is complete: after the next start the thread is behind it */
     machine_power((enum power_kind)r->rdi);
-    return CALL_AGAIN;
+    return SYSCALL_AGAIN;
 }
 
 static int64_t from_pager(enum pager_result result, const void *key) {
     if (result == PAGER_WAIT)
-        return call_again(key, UINT64_MAX);
+        return syscall_again(key, UINT64_MAX);
     return result == PAGER_DONE ? 0 : ERR_FAULT;
 }
 
@@ -170,13 +197,13 @@ static int64_t sys_discard(const struct thread_registers *r) {
         done_size = 0; /* for the next call */
     if (thread_record(slot)->done_size != done_size)
         thread_record_write(slot)->done_size = done_size;
-    return result == PAGER_MORE ? CALL_MORE : from_pager(result, key);
+    return result == PAGER_MORE ? SYSCALL_MORE : from_pager(result, key);
 }
 
 static int64_t sys_exec_write(const struct thread_registers *r) {
     if (r->rdx > TRANSFER_SIZE_MAX)
         return ERR_INVAL;
-    int64_t status = prepare(r->rsi, r->rdx, 0);
+    int64_t status = syscall_prepare(r->rsi, r->rdx, 0);
     if (status != 0)
         return status;
     const void *key = NULL;
@@ -204,7 +231,7 @@ static int64_t tag_is_free(const char *name) {
         last = history[found - 1].generation;
     }
     if (found == -E_AGAIN)
-        return call_again(key, UINT64_MAX);
+        return syscall_again(key, UINT64_MAX);
     return found < 0 || tag_count >= TAG_COUNT_MAX ? ERR_NOMEM : 0;
 }
 
@@ -212,7 +239,7 @@ static int64_t tag_is_free(const char *name) {
 static int64_t tag_name(char *name, const struct thread_registers *r) {
     if (r->rsi > TAG_SIZE_MAX)
         return ERR_INVAL;
-    int64_t status = prepare(r->rdi, r->rsi, 0);
+    int64_t status = syscall_prepare(r->rdi, r->rsi, 0);
     if (status != 0)
         return status;
     arch_user_access_begin();
@@ -236,7 +263,7 @@ static int64_t sys_tag(const struct thread_registers *r) {
     if (r->rdx > pager_epoch())
         return ERR_INVAL;
     if (r->rdx != 0)
-        return r->rdx <= pager_durable() ? (int64_t)r->rdx : call_again(&durable_key, UINT64_MAX);
+        return r->rdx <= pager_durable() ? (int64_t)r->rdx : syscall_again(&durable_key, UINT64_MAX);
     int64_t status = tag_name(name, r);
     if (status == 0)
         status = tag_is_free(name);
@@ -244,18 +271,18 @@ static int64_t sys_tag(const struct thread_registers *r) {
         return status;
     if (pager_tag(name, r->rsi == 0) == 0)
         arch_user_registers()->rdx = pager_epoch();
-    return call_again(&durable_key, UINT64_MAX);
+    return syscall_again(&durable_key, UINT64_MAX);
 }
 
 static int64_t sys_history(const struct thread_registers *r) {
     const void *key = NULL;
     uint64_t count = smaller(r->rsi / sizeof(struct generation_info), HISTORY_COUNT);
-    int64_t status = prepare(r->rdi, count * sizeof(struct generation_info), 1);
+    int64_t status = syscall_prepare(r->rdi, count * sizeof(struct generation_info), 1);
     if (status != 0)
         return status;
     int found = store_history(r->rdx, history, (unsigned)count, &key);
     if (found == -E_AGAIN)
-        return call_again(key, UINT64_MAX);
+        return syscall_again(key, UINT64_MAX);
     if (found < 0)
         return ERR_NOMEM;
     struct generation_info *info = (struct generation_info *)r->rdi;
@@ -272,15 +299,18 @@ static int64_t sys_history(const struct thread_registers *r) {
 
 static int64_t sys_resume_reason(const struct thread_registers *r) {
     (void)r;
-    return machine_record()->resume_seen != proc_resume_count ? (int64_t)machine_record()->resume_reason : RESUME_RESTART;
+    return is_told_of_resume() ? RESUME_RESTART : (int64_t)proc_resume_reason;
 }
 
+/* The reason stays in the record until the first program was told; the others are told in the same life. */
 static int64_t sys_resume_count(const struct thread_registers *r) {
     (void)r;
     if (machine_record()->resume_seen != proc_resume_count) {
         machine_record_write()->resume_seen = proc_resume_count;
         machine_record_write()->resume_reason = RESUME_RESTART;
     }
+    if (!is_told_of_resume())
+        process_record_write(thread_current()->process)->resume_seen = proc_resume_count;
     return (int64_t)proc_resume_count;
 }
 
@@ -301,14 +331,21 @@ static int64_t (*const table[SYS_COUNT])(const struct thread_registers *) = {
     [SYS_TAG] = sys_tag,
     [SYS_HISTORY] = sys_history,
     [SYS_RESUME_REASON] = sys_resume_reason,
+    [SYS_SPAWN] = sys_spawn,
+    [SYS_FORK] = sys_fork,
+    [SYS_KILL] = sys_kill,
+    [SYS_PROCESS] = sys_process,
+    [SYS_SEND] = sys_send,
+    [SYS_RECEIVE] = sys_receive,
+    [SYS_POLL] = sys_poll,
 };
 
 void proc_syscall(void) {
     struct thread_registers *registers = arch_user_registers();
     int64_t result = registers->rax < SYS_COUNT ? table[registers->rax](registers) : ERR_NOSYS;
-    if (result != CALL_AGAIN && result != CALL_MORE) {
+    if (result != SYSCALL_AGAIN && result != SYSCALL_MORE) {
         registers->rax = (uint64_t)result;
-    } else if (result == CALL_MORE || (thread_current() != NULL && thread_current()->wait_key != NULL)) {
+    } else if (result == SYSCALL_MORE || (thread_current() != NULL && thread_current()->wait_key != NULL)) {
         registers->rip -= SYSCALL_INSTRUCTION_SIZE; /* RAX still has the number */
     }
 }
@@ -316,13 +353,14 @@ void proc_syscall(void) {
 /* --- faults --- */
 
 static void program_stopped(const char *what, unsigned vector, uint64_t address, uint64_t error_code) {
-    struct process_record *process = process_record_write(thread_current()->process);
-    notice("process %u (%.63s) stopped: %s (vector %u, address 0x%llx, error 0x%llx)", process->id, process->name, what,
-           vector, (unsigned long long)address, (unsigned long long)error_code);
+    char words[LAST_WORDS_SIZE_MAX + 1];
+    uint32_t slot = thread_current()->process;
+    const struct process_record *process = process_record(slot);
+    format(words, sizeof words, "%s (vector %u, address 0x%llx, error 0x%llx)", what, vector,
+           (unsigned long long)address, (unsigned long long)error_code);
+    notice("process %u (%.63s) stopped: %s", process->id, process->name, words);
     arch_dump_registers(arch_user_registers());
-    process->state = PROCESS_ENDED;
-    process->exit_status = -1;
-    thread_end(THREAD_FAULTED);
+    process_end(slot, EXIT_FAULT, words, THREAD_FAULTED);
 }
 
 void proc_page_fault(uint64_t address, uint64_t error_code) {

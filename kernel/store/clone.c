@@ -23,8 +23,10 @@ struct descent {
 
 static struct operation queued[OPERATION_COUNT_MAX];
 static unsigned queued_count;
-static unsigned applying_count; /* those queued before the running commit */
+static unsigned owned_count;    /* of those queued: what the commit of generation `owner` applies */
+static unsigned applying_count; /* the same, while that commit runs */
 static unsigned applied_count;  /* of these: they go when it is durable */
+static uint64_t owner;
 static struct descent stack[SPACE_HEIGHT_MAX + 1];
 static unsigned depth;
 static uint64_t visit_bound; /* blocks that the drop at hand may still meet: a tree has no more than are taken */
@@ -63,8 +65,15 @@ uint64_t clone_alias(uint64_t space) {
 
 int clone_pending(void) { return queued_count != 0; }
 
+/* What is queued from now on belongs to a later generation, however often the commit of this one has to be begun. */
+void clone_own(uint64_t generation) {
+    if (owner != generation)
+        owned_count = queued_count;
+    owner = generation;
+}
+
 void clone_begin(void) {
-    applying_count = commit_generation() > store.root.generation ? queued_count : 0;
+    applying_count = commit_generation() > store.root.generation ? owned_count : 0;
     depth = loaded = 0;
     memset(&leaving, 0, sizeof leaving);
 }
@@ -211,6 +220,7 @@ int clone_is_reading(void) { return reading; }
 /* The commit is durable. */
 void clone_done(void) {
     queued_count -= applied_count;
+    owned_count -= applied_count;
     memmove(&queued[0], &queued[applied_count], queued_count * sizeof queued[0]);
     applied_count = applying_count = 0;
 }
@@ -223,7 +233,8 @@ void clone_undo(void) {
 }
 
 void clone_init(void) {
-    queued_count = applying_count = applied_count = depth = 0;
+    queued_count = owned_count = applying_count = applied_count = depth = 0;
+    owner = 0;
     reading = loaded = 0;
     memset(stack, 0, sizeof stack);
     memset(&leaving, 0, sizeof leaving);

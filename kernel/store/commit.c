@@ -158,6 +158,8 @@ int store_commit_start(struct store_commit *request) {
     if (request->generation != generation + 1 && (request->generation != generation || request->page_count != 0))
         return -E_INVAL;
     store.operation++;
+    if (request->generation != generation)
+        clone_own(request->generation);
     enter(request, NULL);
     return 0;
 }

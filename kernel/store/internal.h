@@ -253,6 +253,7 @@ uint64_t fill_retry_ns(void);
 /* clone.c: clones and drops of spaces */
 uint64_t clone_alias(uint64_t space);
 int clone_step(void); /* 2: all queued operations are applied */
+void clone_own(uint64_t generation);
 void clone_begin(void);
 int clone_pending(void);
 int clone_is_reading(void);

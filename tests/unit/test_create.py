@@ -24,8 +24,8 @@ def test_records(small_image: Path) -> None:
         machine = record.MachineRecord.unpack(store.record_page(record.RECORD_MACHINE_PAGE))
         process = record.ProcessRecord.unpack(store.record_page(record.RECORD_PROCESS_PAGE))
         thread = record.ThreadRecord.unpack(store.record_page(record.RECORD_THREAD_PAGE))
-    assert (machine.magic, machine.process_slots, machine.thread_slots) == (record.RECORD_MAGIC, 1, 1)
-    assert (machine.next_space, machine.resume_count) == (17, 0)
+    assert (machine.magic, machine.process_slots, machine.thread_slots) == (record.RECORD_MAGIC, 2, 2)
+    assert (machine.next_space, machine.resume_count) == (18, 0)
     assert (process.state, process.id, process.space) == (record.ProcessState.RUNNING, 1, 16)
     assert process.name.rstrip(b"\0") == b"python"
     assert (thread.state, thread.id, thread.process) == (record.ThreadState.READY, 1, 0)
@@ -36,6 +36,20 @@ def test_records(small_image: Path) -> None:
     program = [(region.start, region.end, region.access) for region in regions[:2]]
     assert program == [(0x401000, 0x402000, 5), (0x403000, 0x408000, 3)]
     assert all(r.access in (1, 3, 5) and r.start < r.end for r in regions)
+
+
+def test_the_template_is_the_program_before_its_first_instruction(small_image: Path) -> None:
+    """It has the pages of space 16, shared, and its thread at the entry."""
+    with Store(small_image) as store:
+        page = store.record_page(record.RECORD_PROCESS_PAGE)
+        first, template = (record.ProcessRecord.unpack(page, slot * record.ProcessRecord.SIZE) for slot in (0, 1))
+        thread = record.ThreadRecord.unpack(store.record_page(record.RECORD_THREAD_PAGE), record.ThreadRecord.SIZE)
+        assert (template.state, template.space) == (record.ProcessState.TEMPLATE, 17)
+        assert template.region == first.region and template.name == first.name
+        assert (thread.state, thread.process) == (record.ThreadState.TEMPLATE, 1)
+        assert thread.registers.rip == PROGRAM_ENTRY
+        assert store.space_root(store.tree, 17) == store.space_root(store.tree, 16)
+        check_store(store)
 
 
 def test_pages(small_image: Path) -> None:

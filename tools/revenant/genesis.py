@@ -15,7 +15,7 @@ import secrets
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,7 @@ class Program:
     entry: int
     regions: tuple[RegionRecord, ...]
     pages: dict[int, bytes]
+    is_template: bool = False  # what spawn clones: it never runs itself
 
 
 def load_program(path: Path, name: str) -> Program:
@@ -187,10 +188,10 @@ def fx_image() -> bytes:
 
 
 def process_record(program: Program, slot: int) -> ProcessRecord:
-    """A running process in the space of its slot."""
+    """A running process, or a template, in the space of its slot."""
     regions = program.regions + fixed_regions()
     return ProcessRecord(
-        state=ProcessState.RUNNING,
+        state=ProcessState.TEMPLATE if program.is_template else ProcessState.RUNNING,
         id=slot + 1,
         space=SPACE_FIRST_USER + slot,
         region_count=len(regions),
@@ -202,7 +203,7 @@ def process_record(program: Program, slot: int) -> ProcessRecord:
 def thread_record(program: Program, slot: int) -> ThreadRecord:
     """A ready thread at the entry of the process in the same slot."""
     return ThreadRecord(
-        state=ThreadState.READY,
+        state=ThreadState.TEMPLATE if program.is_template else ThreadState.READY,
         id=slot + 1,
         process=slot,
         registers=ThreadRegisters(rip=program.entry, rflags=USER_RFLAGS, rsp=STACK_END),
@@ -240,13 +241,16 @@ def create_image(
     others: Sequence[Program] = (),
     additions: Sequence[Addition] = (),
 ) -> Root:
-    """Write a new sparse image of `size` bytes with generation 1: Python, its files, and other programs beside it."""
+    """Write a new sparse image of `size` bytes with generation 1: Python, its files, other programs beside it, and the
+    template of all Pythons that will be spawned, which shares the first one's pages.
+    """
     python = load_program(files.userland, "python")
     if additions:
         python.pages.update(added_pages(additions))
-    programs = (python, *others)
+    programs = (python, *others, replace(python, is_template=True))
+    template_space = SPACE_FIRST_USER + len(programs) - 1
     pages = dict(records(programs))
-    for slot, program in enumerate(programs):
+    for slot, program in enumerate(programs[:-1]):
         space = SPACE_FIRST_USER + slot
         pages.update({PageKey(space, index): page for index, page in program.pages.items()})
     contents = Contents(
@@ -256,5 +260,6 @@ def create_image(
         boot=files.boot_objects(),
         wall_ns=time.time_ns(),
         record_version=RECORD_VERSION,
+        clones={template_space: SPACE_FIRST_USER},
     )
     return StoreWriter(path, contents, size // BLOCK_SIZE).write()

@@ -17,6 +17,8 @@ RECORD_MACHINE_PAGE = 0
 RECORD_CONSOLE_PAGE = 1
 RECORD_PROCESS_PAGE = 256
 RECORD_THREAD_PAGE = 8192
+RECORD_INBOX_PAGE = 12288
+INBOX_PAGE_COUNT = 16
 RECORDS_PER_PAGE = 4
 REGION_COUNT_MAX = 16
 
@@ -36,6 +38,7 @@ class ProcessState(IntEnum):
     RUNNING = 1
     ENDED = 2
     TEMPLATE = 3
+    ENDING = 4
 
 
 class ThreadState(IntEnum):
@@ -45,6 +48,7 @@ class ThreadState(IntEnum):
     READY = 1
     WAITING = 2
     FAULTED = 3
+    TEMPLATE = 4
 
 
 class ResumeReason(IntEnum):
@@ -60,7 +64,7 @@ class MachineRecord(Structure):
     """Page 0 of space 0."""
 
     C_NAME = "machine_record"
-    SIZE = 80
+    SIZE = 88
     magic: int = at(0, "Q", RECORD_MAGIC)
     version: int = at(8, "I", RECORD_VERSION)
     zero: int = at(12, "I")
@@ -71,6 +75,7 @@ class MachineRecord(Structure):
     thread_slots: int = at(56, "Q")
     next_space: int = at(64, "Q")
     resume_seen: int = at(72, "Q")
+    next_id: int = at(80, "Q")
 
     @property
     def page(self) -> bytes:
@@ -110,11 +115,25 @@ class ProcessRecord(Structure):
     space: int = at(8, "Q")
     exit_status: int = at(16, "q")
     region_count: int = at(24, "I")
-    zero: int = at(28, "I")
+    flags: int = at(28, "I")
     region: tuple[RegionRecord, ...] = at(32, RegionRecord, count=REGION_COUNT_MAX)
     page_limit: int = at(416, "Q")
-    zero2: bytes = at(424, "536s")
+    parent: int = at(424, "I")
+    zero: int = at(428, "I")
+    inbox_head: int = at(432, "Q")
+    inbox_tail: int = at(440, "Q")
+    resume_seen: int = at(448, "Q")
+    last_words: bytes = at(456, "504s")
     name: bytes = at(960, "64s")
+
+
+class MessageRecord(Structure):
+    """A message in an inbox, its bytes behind it."""
+
+    C_NAME = "message_record"
+    SIZE = 8
+    sender: int = at(0, "I")
+    size: int = at(4, "I")
 
 
 class ThreadRegisters(Structure):
@@ -157,10 +176,11 @@ class ThreadRecord(Structure):
     wait_mask: int = at(24, "Q")
     registers: ThreadRegisters = at(32, ThreadRegisters)
     done_size: int = at(192, "Q")
-    zero: bytes = at(200, "312s")
+    fork_generation: int = at(200, "Q")
+    zero: bytes = at(208, "304s")
     fx: bytes = at(512, "512s")
 
 
 RECORD_STRUCTURES: tuple[type[Structure], ...] = (
-    MachineRecord, ConsoleRecord, RegionRecord, ProcessRecord, ThreadRegisters, ThreadRecord,
+    MachineRecord, ConsoleRecord, RegionRecord, ProcessRecord, MessageRecord, ThreadRegisters, ThreadRecord,
 )  # fmt: skip

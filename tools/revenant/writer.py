@@ -19,6 +19,7 @@ from revenant.errors import StoreError
 from revenant.format import (
     BITS_PER_PAGE,
     BLOCK_SIZE,
+    COUNTS_PER_PAGE,
     DIRECTORY_HEIGHT_MAX,
     HEADER_BLOCK,
     HEADER_COPY_BLOCK,
@@ -33,6 +34,7 @@ from revenant.format import (
     RING_COUNT,
     RING_FIRST_BLOCK,
     SPACE_HEIGHT_MAX,
+    SPACE_SHARES,
     STORE_BLOCK_COUNT_MAX,
     STORE_BLOCK_COUNT_MIN,
     ZERO_PAGE,
@@ -135,6 +137,7 @@ class Contents:
     record_version: int = 1
     resume: Sequence[PageKey] = ()
     """What a start touches, in its order; pages that are zero may be among it: the nodes above them are touched."""
+    clones: Mapping[int, int] = field(default_factory=dict)  # a space with all pages of another: to which
     retain_count: int = RETAIN_COUNT_DEFAULT
     retain_hourly: int = 0
     retain_daily: int = 0
@@ -151,7 +154,7 @@ class StoreWriter:
         self.contents = contents
         self.generation = contents.generation
         self._check_boot(contents.boot)
-        self.directory, self.plans = self._plan(contents.keys)
+        self.directory, self.plans = self._plan(contents.keys, contents.clones)
         needed = self._bound()
         self.block_count = max(needed if block_count is None else block_count, STORE_BLOCK_COUNT_MIN)
         if not needed <= self.block_count <= STORE_BLOCK_COUNT_MAX:
@@ -174,10 +177,13 @@ class StoreWriter:
         if len(boot.boot_record) > BLOCK_SIZE or len(boot.loader) > LOADER_BLOCK_COUNT * BLOCK_SIZE:
             raise StoreError(self.path, "the boot code is too large")
 
-    def _plan(self, keys: Sequence[PageKey]) -> tuple[TreePlan, dict[int, TreePlan]]:
+    def _plan(
+        self, keys: Sequence[PageKey], clones: Mapping[int, int]
+    ) -> tuple[TreePlan, dict[int, TreePlan]]:
         """The directory and the tree of each space."""
         spaces = by_space(keys)
-        directory = TreePlan(sorted(spaces), least_height=1)
+        shares = [SPACE_SHARES] if clones else []
+        directory = TreePlan(sorted([*spaces, *clones, *shares]), least_height=1)
         plans = {space: TreePlan(sorted(pages)) for space, pages in sorted(spaces.items())}
         heights = [plan.height for plan in plans.values()]
         if directory.height > DIRECTORY_HEIGHT_MAX or max(heights, default=0) > SPACE_HEIGHT_MAX:
@@ -189,6 +195,7 @@ class StoreWriter:
         nodes = sum(len(plan.nodes) for plan in (self.directory, *self.plans.values()))
         boot = KERNEL_SIZE_MAX // BLOCK_SIZE + LOADER_BLOCK_COUNT + len(self.contents.resume) // 512 + 8
         sum_without_meta = RING_FIRST_BLOCK + RING_COUNT + boot + nodes + len(self.contents.keys)
+        sum_without_meta += SPACE_HEIGHT_MAX * 2 * len(self.contents.clones)
         return sum_without_meta + sum_without_meta // 16384 + 8
 
     def write(self) -> Root:
@@ -262,9 +269,13 @@ class StoreWriter:
         if touched and self.header.ring_stride == 1:
             self.packed_count = self.next_block - first
         self._lay_out(self.contents.keys, self.contents.keys, leaves)
+        self.directory.place(self._take, self.directory.keys)
         roots = {
             space: plan.write(leaves[space], self.generation, self._put) for space, plan in self.plans.items()
         }
+        roots |= {space: roots[origin] for space, origin in self.contents.clones.items()}
+        if self.contents.clones:
+            roots[SPACE_SHARES] = self._shares([roots[space] for space in self.contents.clones])
         return self.directory.write(roots, self.generation, self._put)
 
     def _lay_out(
@@ -278,6 +289,16 @@ class StoreWriter:
         for key in keys:
             if key.page not in leaves[key.space]:
                 leaves[key.space][key.page] = self._put_page(self._take(), self.contents.load(key))
+
+    def _shares(self, shared: Sequence[Pointer]) -> Pointer:
+        """Space 1: how many pointers more than one reach a block."""
+        pages: dict[int, bytearray] = {}
+        for pointer in shared:
+            index, entry = divmod(pointer.block, COUNTS_PER_PAGE)
+            page = pages.setdefault(index, bytearray(BLOCK_SIZE))
+            count = struct.unpack_from("<I", page, entry * 4)[0]
+            struct.pack_into("<I", page, entry * 4, count + 1)
+        return self._object({index: bytes(page) for index, page in pages.items()})
 
     def _meta_tree(self, tree: Pointer) -> Pointer:
         """The generation table with one record, and the bitmap, which covers the meta tree itself."""

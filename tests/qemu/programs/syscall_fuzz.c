@@ -136,7 +136,8 @@ static uint64_t now_ns(void) {
 }
 
 static int has_buffer(uint64_t number) {
-    return number == SYS_CONSOLE_READ || number == SYS_RANDOM || number == SYS_STATS || number == SYS_HISTORY;
+    return number == SYS_CONSOLE_READ || number == SYS_RANDOM || number == SYS_STATS || number == SYS_HISTORY ||
+           number == SYS_PROCESS || number == SYS_RECEIVE;
 }
 
 /* Whether a call with this buffer could write this program's own variables. */
@@ -144,6 +145,25 @@ static int hits_own_data(uint64_t address, uint64_t size) {
     uint64_t data = (uintptr_t)&order & ~(uint64_t)(PAGE_SIZE - 1);
     size = size < PAGE_SIZE ? size : PAGE_SIZE;
     return address + size > data && address < (uintptr_t)end && !in_arena(address, size);
+}
+
+/* This program does not end itself. */
+static uint64_t own_id(void) {
+    static struct process_info info;
+    struct call call = {SYS_PROCESS, (uintptr_t)&info, sizeof info, PROCESS_SELF, 0};
+    return make(&call) == sizeof info ? info.id : 0;
+}
+
+/* A good request; what the new Python finds in its inbox is no message. */
+static struct call spawn_call(void) {
+    static struct {
+        struct spawn_request request;
+        uint8_t message[2000];
+    } spawn;
+    spawn.request = (struct spawn_request){.memory_size = below(2) << 20, .flags = SPAWN_QUIET, .name = "spawned"};
+    for (size_t i = 0; i < sizeof spawn.message; i++)
+        spawn.message[i] = (uint8_t)random_word();
+    return (struct call){SYS_SPAWN, (uintptr_t)&spawn, sizeof spawn.request + below(sizeof spawn.message), 0, 0};
 }
 
 /* Nothing that waits for ever, ends the program or switches the machine off; seldom what is slow. */
@@ -167,6 +187,27 @@ static struct call any_call(void) {
     case SYS_TAG:
         if (below(500) != 0) /* seldom a tag, which waits for a snapshot */
             call.rdx = random_word() | 1ull << 62;
+        break;
+    case SYS_SPAWN:
+        if (below(2000) == 0)
+            call = spawn_call();
+        else if (is_readable(call.rdi, sizeof(struct spawn_request)))
+            call.rsi = below(sizeof(struct spawn_request)); /* zeros are a good request, of a loud one */
+        break;
+    case SYS_FORK: /* the other one would be silent, and take the time */
+        call.number = SYS_POLL;
+        break;
+    case SYS_KILL:
+    case SYS_SEND:
+    case SYS_POLL:
+        if (below(8) != 0)
+            call.rdi = below(12);
+        if (call.number == SYS_KILL && call.rdi == own_id())
+            call.rdi = 0;
+        if (call.number == SYS_SEND) {
+            call.rsi = any_address();
+            call.rdx = any_size();
+        }
         break;
     case SYS_EXEC_WRITE:
         if (call.rdi < LAYOUT_EXEC_START)
@@ -201,7 +242,7 @@ static uint64_t writable_size(const struct call *call, int64_t result) {
 static void check_result(const struct call *call, int64_t result) {
     if (call->number >= SYS_COUNT && result != ERR_NOSYS)
         fail(call->number, 2);
-    if (result < ERR_EXISTS)
+    if (result < ERR_NOPROC)
         fail(call->number, 3);
     if (has_buffer(call->number) && result > 0 && !is_writable(call->rdi, (uint64_t)result))
         fail(call->number, 4); /* it says that it has written where it must not */
@@ -212,6 +253,8 @@ static void check_result(const struct call *call, int64_t result) {
         fail(call->number, 6);
     if (call->number == SYS_CONSOLE_WRITE && result > 0 && !is_readable(call->rdi, (uint64_t)result))
         fail(call->number, 8); /* it has shown what this program may not read */
+    if (call->number == SYS_SEND && result == 0 && call->rdx != 0 && !is_readable(call->rsi, call->rdx))
+        fail(call->number, 9);
 }
 
 static void check_filler(uint64_t from, uint64_t to, uint64_t number) {
