@@ -291,6 +291,21 @@ static void damage_root_tree(unsigned newest) {
     refuse_tree(newest, roots[newest].reach.need[0].block, DIRECTORY_HEIGHT_MAX + 1);
 }
 
+/* One of the two tables of stores is damaged: the newest root is good all the same. */
+static void damage_tables(unsigned newest) {
+    const struct root_disk *root = &roots[newest].disk;
+    const struct block_ptr_disk *const tables[] = {&root->stores, &root->stores_copy};
+    place = "near, a table of stores";
+    kind = KIND_FLIP;
+    for (unsigned i = 0; i < 2; i++) {
+        place_block = ptr_block(tables[i]);
+        restore();
+        damage(NEAR, place_block, 0);
+        if (reopen() != 0 || taken_root() != (int)newest || read_all(&roots[newest].model) != 0)
+            fail("root %lu was taken", (unsigned long)store.root.sequence);
+    }
+}
+
 /* --- far --- */
 
 static void damage_far(void) {
@@ -425,6 +440,8 @@ static void live_and_damage(uint64_t seed) {
         damage_lists(newest);
     if (far.attached)
         damage_copies(newest);
+    if (far.attached)
+        damage_tables(newest);
     distrust();
     misuse();
     arena_release(mark);
