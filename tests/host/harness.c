@@ -633,6 +633,8 @@ static void cmd_crash(void) {
     for (unsigned i = 0; i < DISK_COUNT; i++)
         if (disks[i].now != NULL)
             cut_power(&disks[i]);
+    for (unsigned i = 0; i < DISK_COUNT; i++) /* the next life begins with good disks */
+        disks[i].fail_reads = disks[i].fail_writes = disks[i].fail_flushes = 0;
     clear_staged();
     cut_after = UINT64_MAX;
     answer(0, "crashed");
