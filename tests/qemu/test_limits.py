@@ -84,6 +84,8 @@ def test_bad_pointers_in_every_call(machine: Start) -> None:
     paste(now, f"found = {{call(13, a, 2) for a in {bad}}}, {{call(14, a, 4096) for a in {bad}}}\n")
     assert now.command_at_prompt("found") == "({-2}, {-2})"  # tag, history
     assert now.command_at_prompt("[call(13, buffer, n) for n in (1, 48)], call(13, 0, 0, 2**40)") == "([-1, -1], -1)"
+    paste(now, "name = bytearray(b'a' * 4096)\n")
+    assert now.command_at_prompt("[call(13, uctypes.addressof(name), n) for n in (48, 49, 4096)]") == "[-1, -1, -1]"
     assert now.command_at_prompt("call(14, 0, 95), call(14, buffer, 96), call(14, buffer, 4096, 2**63)") == "(0, 96, 0)"
     for number in (1, 7, 8, 10, 11):  # nothing, anywhere
         words = {10: "a & -4096, 0", 11: "a, a, 0"}.get(number, "a, 0")

@@ -24,6 +24,8 @@ from revenant.record import (
 
 Start = Callable[..., Machine]
 RING_SIZE = 16 * 4096
+SIXTEEN = tuple(RegionRecord(start=page << 12, end=(page + 1) << 12, access=1) for page in range(0x400, 0x410))
+EMPTY_INBOX = {"inbox_head": 64, "inbox_tail": 64}
 USER_END = 1 << 47
 
 
@@ -78,6 +80,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "space beyond the tree": ({"process": {"space": 1 << 21}}, "there is no space 2097152"),
     "space far beyond": ({"process": {"space": 2**64 - 1}}, "there is no space 18446744073709551615"),
     "region count": ({"process": {"region_count": 17}}, "make no sense"),
+    "region count, with what would be a region": (
+        {"process": {"region": SIXTEEN, "region_count": 17, "page_limit": 0x700000, "parent": 0x701000, **EMPTY_INBOX}},
+        "make no sense",
+    ),
     "empty region": (region(4096, 4096), "make no sense"),
     "region of page 0": (region(0, 8192), "make no sense"),
     "region beyond ring 3": (region(USER_END - 4096, USER_END + 4096), "make no sense"),
@@ -90,6 +96,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "too many processes": ({"machine": {"process_slots": 257}}, "too many for this kernel"),
     "too many threads": ({"machine": {"thread_slots": 1025}}, "too many for this kernel"),
     "thread of nobody": ({"thread": {"process": 2}}, "make no sense"),
+    "thread of a process far beyond": ({"thread": {"process": 1 << 20}}, "make no sense"),
     "thread of a free slot": ({"process": {"state": ProcessState.FREE}}, "make no sense"),
     "output": ({"console": ConsoleRecord(out_head=RING_SIZE + 1)}, "more bytes than its rings hold"),
     "output that has left unwritten": ({"console": ConsoleRecord(out_tail=1)}, "more bytes than its rings hold"),

@@ -6,6 +6,7 @@ Called by: pytest.
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,27 @@ _start:
     jnz .next
     xor eax, eax
     syscall
+section .data align=4096
+    dq 0
+"""
+READS = """
+bits 64
+section .text
+global _start
+_start:
+    mov eax, 2
+    mov edi, 5
+    mov esi, 4
+    syscall
+    cmp rax, -6
+    je _start
+    cmp rax, -2
+    jne .wrong
+    xor eax, eax
+    xor edi, edi
+    syscall
+.wrong:
+    ud2
 section .data align=4096
     dq 0
 """
@@ -127,6 +149,16 @@ def test_interrupts_at_the_border(machine: Start, craft: Craft) -> None:
 def test_turns_end_by_themselves(machine: Start, craft: Craft) -> None:
     """No snapshots, no input: nothing interrupts a program that never waits but the end of its turn."""
     machine(craft([SPIN, CALLS]), interval_ms=0).expect_voice("(other1) ended with status 0")
+
+
+def test_input_for_a_bad_pointer(machine: Start, craft: Craft) -> None:
+    """It is refused when there is something to write; until then there is nothing to read."""
+    now = machine(craft([READS]))
+    wait_for_prompt(now)
+    while "(other0) " not in now.voice:
+        now.send(b"#")
+        select.select([], [], [], 0.01)
+    now.expect_voice("(other0) ended with status 0")
 
 
 def test_vector_control_with_all_bits_set(machine: Start, craft: Craft) -> None:

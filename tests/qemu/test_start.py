@@ -85,6 +85,8 @@ def test_an_idle_machine_does_not_write(machine: Start) -> None:
         written.append(int(now.command_at_prompt("revenant.stats()['near_writes']")))
     # typing and answering cost snapshots; 15 intervals of sleep must not
     assert written[1] - written[0] < 300, (before, written)
+    asleep = "g = revenant.generation(); time.sleep_ms(400); revenant.generation() - g"
+    assert int(now.command_at_prompt(asleep)) <= 5  # of the line's own echo, and not one in each interval
 
 
 def test_a_start_does_not_grow(tmp_path: Path) -> None:

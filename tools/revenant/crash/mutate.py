@@ -80,7 +80,7 @@ class Scratch:
     """A copy of the checkout with a build folder of its own."""
 
     folder: Path
-    changed: set[Path] = field(default_factory=set)
+    originals: dict[Path, str] = field(default_factory=dict)  # of what is changed
 
     def prepare(self) -> None:
         """Sources as they are; no warning is an error, since what is left out leaves things unused."""
@@ -102,14 +102,14 @@ class Scratch:
     def change(self, mutant: Mutant) -> None:
         """Make the kernel that variant."""
         path = self.folder / "kernel" / mutant.file
-        path.write_text(path.read_text().replace(mutant.text, mutant.by))
-        self.changed.add(path)
+        self.originals[path] = path.read_text()
+        path.write_text(self.originals[path].replace(mutant.text, mutant.by))
 
     def restore(self) -> None:
-        """Make it the checkout's again. With a new time: make compares times."""
-        for path in self.changed:
-            path.write_text((ROOT / path.relative_to(self.folder)).read_text())
-        self.changed.clear()
+        """Make it what it was. With a new time: make compares times."""
+        for path, text in self.originals.items():
+            path.write_text(text)
+        self.originals.clear()
 
     def build(self) -> None:
         """The kernel; RevenantError if it does not compile."""
