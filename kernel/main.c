@@ -243,6 +243,7 @@ static void store_start(const struct options *options) {
     if (status != 0)
         refuse("there is no generation to go on from", status);
     mono_base_ns = store_mono_ns();
+    clock_wall_not_before(store_wall_ns());
 }
 
 static void programs_start(const struct options *options) {

@@ -339,6 +339,13 @@ uint64_t clock_wall_ns(void) {
     return wall_base_ns + clock_ns();
 }
 
+/* The RTC counts whole seconds, cut off: what was said of the time before this start may be up to one ahead of it. */
+void clock_wall_not_before(uint64_t wall_ns) {
+    uint64_t now = clock_wall_ns();
+    if (now < wall_ns && wall_ns - now <= NS_PER_S)
+        wall_base_ns += wall_ns - now;
+}
+
 int clock_init(void (*timer_fn)(void)) {
     int vector = interrupt_alloc(on_interrupt, NULL);
     if (vector < 0)

@@ -396,7 +396,9 @@ static int trusted_root(const struct store_options *options, struct root_disk *r
     int status = view_disk(1, options->trust_given ? options->trust : NULL);
     if (status == 0 && view.blank)
         status = -E_NOENT;
-    if (status != 0 && status != -E_RANGE)
+    if (status == -E_FOREIGN)
+        store_notice("far1: not a Revenant store, or both its headers are damaged");
+    else if (status != 0 && status != -E_RANGE)
         store_notice("far1: no valid root (error %d)", -status);
     if (status != 0)
         return status;

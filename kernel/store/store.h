@@ -70,6 +70,7 @@ struct store_options {
 int store_open(const struct store_env *env, const struct store_options *options);
 uint64_t store_generation(void);                 /* of the newest durable root */
 uint64_t store_mono_ns(void);                    /* of that root */
+uint64_t store_wall_ns(void);                    /* of that root, too */
 
 /* --- reading --- */
 struct page_key {

@@ -292,7 +292,7 @@ FAR_DAMAGE = {
     "blank": ("blank", "not a Revenant store"),
     "truncated": ("truncated", "truncated: the store has"),
     "other trust": ("its root hash is", "its root does not have the trusted hash"),
-    "headers": ("the header's hash is wrong", "the header's hash is wrong"),
+    "headers": ("the header's hash is wrong", "both its headers are damaged"),
     "roots": (NO_ROOT, "root: no valid one"),
     "tree": (NO_ROOT, "a block does not have its hash"),
     "kernel": ("kernel: bad hash", "kernel: bad hash"),

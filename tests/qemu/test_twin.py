@@ -21,7 +21,7 @@ NOTHING = b"\x90" * CALL_SIZE
 def check(folder: Path, seed: int, crash_count: int) -> None:
     report = run_twins(folder, "mixture", seed, crash_count)
     assert report.freezes >= crash_count and report.steps >= 3
-    assert report.pages >= 250 * crash_count, "hardly anything was compared"
+    assert report.pages >= 150 * crash_count, "hardly anything was compared"  # genesis alone has some 120
     assert report.registers > 0 and len(report.hashes) > 1
 
 

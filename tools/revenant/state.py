@@ -28,6 +28,7 @@ from revenant.store import Store, Tree
 NEWEST = "newest"
 SLOT_COUNT_MAX = 4096 * RECORDS_PER_PAGE
 ALIVE = (ThreadState.READY, ThreadState.WAITING)
+DEAD = (ProcessState.ENDED, ProcessState.ENDING)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class State:
     def alive(self) -> bool:
         """Whether any thread would go on (kernel/proc/resume.c says which)."""
         return any(
-            thread.state in ALIVE and self.processes[thread.process].state != ProcessState.ENDED
+            thread.state in ALIVE and self.processes[thread.process].state == ProcessState.RUNNING
             for thread in self.threads.values()
             if thread.process in self.processes
         )
@@ -51,7 +52,7 @@ class State:
     @property
     def died(self) -> list[ProcessRecord]:
         """Processes that ended, but not with status 0."""
-        ended = (record for record in self.processes.values() if record.state == ProcessState.ENDED)
+        ended = (record for record in self.processes.values() if record.state in DEAD)
         return [record for record in ended if record.exit_status != 0]
 
 

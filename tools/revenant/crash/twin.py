@@ -58,7 +58,7 @@ FREEZES_MAX = 12  # of a life
 LINES_AFTER = 3  # the last cut
 WRITES_MAX = 30
 PLACES = ("frozen", "writing", "durable")
-RUN, FREEZE, DURABLE, WRITTEN, PROGRAM = "proc_run", "store_commit_start", "proc_durable", "frozen_written", "program"
+RUN, FREEZE, DURABLE, WRITTEN, PROGRAM = "proc_run", "store_commit_start", "proc_durable", "frozen_next", "program"
 """Stops: functions of the kernel that are called then; and the program's first instruction after a resume."""
 GENERAL = (
     "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rsp",

@@ -177,7 +177,7 @@ class Watched:
     def pages(self) -> Iterator[tuple[PageKey, bytes]]:
         """All pages that are in RAM and mapped, and the kernel's records."""
         yield from self._records()
-        spaces, size = self.kernel.symbol("spaces", "resume.c"), self.kernel.size("spaces", "resume.c")
+        spaces, size = self.kernel.symbol("spaces", "process.c"), self.kernel.size("spaces", "process.c")
         for space in range(spaces, spaces + size, self.kernel.offset("space")):
             root = self.number(space + self.kernel.offset("space", "root"))
             number = self.number(space + self.kernel.offset("space", "id"))
