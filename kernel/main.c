@@ -274,6 +274,7 @@ static void programs_start(const struct options *options) {
     status = console_init(&console_sink);
     if (status != 0)
         panic("no serial console (error %d)", -status);
+    console_announce();
     console_output_ready();
     is_starting = 0;
 }

@@ -63,8 +63,12 @@ int console_resume(void) {
         record_load_wait(RECORD_CONSOLE_IN_PAGE + i);
     sent = line_start(record->out_tail);
     released = frozen_head = record->out_head;
-    debug("console: goes on at byte %llu out, %llu in", (unsigned long long)sent, (unsigned long long)record->in_head);
     return 0;
+}
+
+void console_announce(void) {
+    debug("console: goes on at byte %llu out, %llu in", (unsigned long long)sent,
+          (unsigned long long)console_record()->in_head);
 }
 
 void console_freezing(void) {

@@ -46,6 +46,9 @@ void proc_durable(uint64_t generation);
 void proc_wake(const void *key);
 void proc_attention(void);
 
+/* Says from where the console goes on; whoever waits for that may type, so the port has to be set up before. */
+void console_announce(void);
+
 /* console's sink */
 size_t console_take_output(uint8_t *buffer, size_t size);
 size_t console_give_input(const uint8_t *bytes, size_t count);
