@@ -72,7 +72,7 @@ static int is_starting = 1; /* no program has run yet: all wait for each read */
 
 static void io_start(struct store_io *io);
 
-/* A read of near that fails is made again, since there is no other copy; one of far is asked elsewhere once programs run. */
+/* A read of near that fails is made again: there is no other copy. One of far is asked elsewhere once programs run. */
 static int read_again(struct block_request *request) {
     const struct store_io *io = request->owner;
     struct io_request *own = (struct io_request *)(void *)request;

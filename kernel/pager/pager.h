@@ -35,7 +35,8 @@ struct pager_hooks {
     void (*durable)(uint64_t generation);    /* a generation is on the disk: release what it holds back */
     void (*wake)(const void *key);           /* whoever got PAGER_WAIT with this key tries again */
     void (*attention)(void);                 /* there is work: call pager_work and pager_deadline_ns soon */
-    void (*stop)(const char *why, int status) __attribute__((noreturn)); /* the machine cannot go on; nothing durable is lost */
+    /* The machine cannot go on; nothing durable is lost. */
+    void (*stop)(const char *why, int status) __attribute__((noreturn));
     uint64_t (*now_ns)(void);
     uint64_t (*wall_ns)(void);
 };
@@ -65,8 +66,10 @@ enum pager_result pager_user_exec_write(uint64_t address, const void *from, size
 
 void pager_switch(struct space *space); /* makes it current: protects it for this epoch, loads CR3 */
 
-/* Pages of space 0. Loaded ones stay. 0: it is here; -E_AGAIN: being read, call again; -E_IO, -E_CORRUPT: no store has it (or a good
- * copy) now, and the next call tries again. */
+/*
+ * Pages of space 0. Loaded ones stay. 0: it is here; -E_AGAIN: being read, call again; -E_IO, -E_CORRUPT: no store has
+ * it (or a good copy) now, and the next call tries again.
+ */
 int pager_record_load(uint32_t page);
 const void *pager_record(uint32_t page);    /* must be loaded */
 void *pager_record_write(uint32_t page);    /* the same, made dirty in this epoch; valid until the next freeze */
@@ -89,7 +92,7 @@ int pager_memory_make(void);
 uint64_t pager_epoch(void);
 uint64_t pager_durable(void);               /* newest durable generation */
 void pager_want_commit(void);               /* a snapshot as soon as possible, even of nothing */
-/* The generation of this epoch gets a tag. -E_BUSY: it has one, or that of the running commit has: after that, try again. */
+/* The generation of this epoch gets a tag. -E_BUSY: it has one, or that of the running commit has: try again after it. */
 int pager_tag(const char *name, int automatic);
 int pager_work(unsigned budget, int idle);  /* a slice of background work; 1: more to do right now */
 uint64_t pager_deadline_ns(void);           /* when pager_work has to be called next; UINT64_MAX: after an event */

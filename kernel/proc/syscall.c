@@ -99,7 +99,8 @@ static uint64_t events_now(void) {
            (process_is_notified(thread_current()->process) ? WAIT_NOTICE : 0);
 }
 
-static uint64_t boot_cycles; /* kernel entry to the first time that a program waits for input, waiting for devices left out */
+/* Kernel entry to the first time that a program waits for input, waiting for devices left out. */
+static uint64_t boot_cycles;
 
 static int64_t sys_wait(const struct thread_registers *r) {
     uint64_t bits = events_now() & r->rdi;

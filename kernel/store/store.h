@@ -152,8 +152,8 @@ void store_boot_replace(const struct store_boot_object *kernel, const struct sto
 int store_grow(uint64_t block_count);
 
 /*
- * The records of retained generations after `after`, oldest first: how many of at most `count` were copied. -E_AGAIN as above.
- * Only durable ones.
+ * The records of retained, durable generations after `after`, oldest first: how many of at most `count` were copied.
+ * -E_AGAIN as above.
  */
 int store_history(uint64_t after, struct generation_disk *record, unsigned count, const void **key_out);
 

@@ -154,6 +154,25 @@ def load(data: bytes) -> Image:
     return image
 
 
+def newest_root_place(data: bytes | bytearray) -> int:
+    """Where the newest root is, in bytes."""
+    image = load(bytes(data))
+    assert image.root is not None
+    return (FIXED_BELOW + image.root.sequence % RING_COUNT * image.stride) * 4096
+
+
+def seal_root(data: bytearray, place: int) -> None:
+    """Makes the hash of a changed root right."""
+    data[place + 416 : place + 448] = hashlib.blake2b(data[place : place + 416], digest_size=32).digest()
+
+
+def seal_block(data: bytearray, pointer_place: int) -> None:
+    """Makes the hash in a pointer that of the block it names."""
+    block = Pointer.parse(bytes(data[pointer_place : pointer_place + 32])).block
+    contents = data[block * 4096 : block * 4096 + 4096]
+    data[pointer_place + 16 : pointer_place + 32] = hashlib.blake2b(contents, digest_size=16).digest()
+
+
 def parse_root(raw: bytes, store_id: bytes) -> Root | None:
     """A valid root of this store, or None."""
     if raw[:8] != b"RVNTROOT" or raw[48:64] != store_id:
@@ -358,7 +377,7 @@ def _check_record_order(image: Image, root: Root, records: list[Record]) -> None
 
 def check(data: bytes) -> list[str]:
     """All problems of an image."""
-    image = load(data)
+    image = load(bytes(data))
     root = image.root
     assert root is not None
     meta = walk_tree(image, root.meta, root.meta_height, "meta", None)

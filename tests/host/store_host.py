@@ -52,6 +52,14 @@ def build() -> pathlib.Path:
     return program
 
 
+def compile_program(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """Compiles tests/host/NAME.c, which includes what it tests; the host's C library has memset and the like."""
+    program = folder / name
+    source = ROOT / "tests" / "host" / f"{name}.c"
+    subprocess.run(["gcc", *FLAGS, f"-I{ROOT / 'kernel'}", str(source), "-o", str(program)], check=True)
+    return program
+
+
 class Host:
     """One running harness; a context manager."""
 
@@ -99,6 +107,13 @@ class Host:
         path = self.directory / f"disk{disk}.img"
         self("save", disk, path)
         return path.read_bytes()
+
+    def exchange_near(self, data: bytes | bytearray) -> None:
+        """A power cut; then the near disk has this contents."""
+        path = self.directory / "edited.img"
+        path.write_bytes(data)
+        self("crash")
+        self("load 0", path)
 
     def notices(self) -> str:
         """What the store has told people, and what a sanitizer said."""

@@ -10,7 +10,7 @@ import random
 import subprocess
 
 import pytest
-from store_host import FLAGS, ROOT
+from store_host import compile_program
 
 PAGE_SIZE = 4096
 KERNEL_END = 0x10000
@@ -24,10 +24,7 @@ Range = tuple[int, int, int]
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """The compiled program."""
-    program = tmp_path_factory.mktemp("frames") / "frames"
-    source = ROOT / "tests" / "host" / "frames.c"
-    subprocess.run(["gcc", *FLAGS, f"-I{ROOT / 'kernel'}", source, "-o", program], check=True)
-    return program
+    return compile_program("frames", tmp_path_factory.mktemp("frames"))
 
 
 def given_out(frames: pathlib.Path, ranges: list[Range]) -> tuple[int, list[int]]:

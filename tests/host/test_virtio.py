@@ -7,16 +7,13 @@ import random
 import subprocess
 
 import pytest
-from store_host import FLAGS, ROOT
+from store_host import compile_program
 
 
 @pytest.fixture(scope="module")
 def virtio(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The compiled program; the host's C library has memset and the like."""
-    program = tmp_path_factory.mktemp("virtio") / "virtio"
-    source = ROOT / "tests" / "host" / "virtio.c"
-    subprocess.run(["gcc", *FLAGS, f"-I{ROOT / 'kernel'}", source, "-o", program], check=True)
-    return program
+    """The compiled program."""
+    return compile_program("virtio", tmp_path_factory.mktemp("virtio"))
 
 
 @pytest.mark.parametrize("lie", ["index", "id", "twice", "length"])

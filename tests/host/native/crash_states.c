@@ -15,12 +15,11 @@
  * disk's cache lived on), the reason, and the command that repeats that state alone; exit status 1.
  */
 #include "life.h"
+#include "report.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     STEP_COUNT = 16,
@@ -91,35 +90,13 @@ static void print_id(void) {
     print_state(&second);
 }
 
-static void say_where(void) {
+void say_where(void) {
     printf("FAILED ");
     print_id();
     printf("\nrepeat: crash_states --verbose --replay ");
     print_id();
     printf("\n");
-    fflush(stdout);
 }
-
-_Noreturn void fail(const char *template, ...) {
-    va_list arguments;
-    va_start(arguments, template);
-    say_where();
-    vprintf(template, arguments);
-    printf("\n");
-    va_end(arguments);
-    fflush(stdout);
-    _exit(1);
-}
-
-static void stalled(int signal) {
-    (void)signal;
-    fail("nothing has ended for %d s", STALL_S);
-}
-
-#ifdef __SANITIZE_ADDRESS__
-void __asan_on_error(void);
-void __asan_on_error(void) { say_where(); }
-#endif
 
 /* --- making a state --- */
 
@@ -446,7 +423,7 @@ static void live_and_crash(uint64_t seed) {
     count.commits += root_count;
     for (unsigned i = 0; i < first_record.count && count.states < option.states; i++) {
         uint64_t left = option.states - count.states;
-        alarm(STALL_S);
+        report_alive();
         count.windows++;
         visit_window(&first, &first_record, i, left < option.window ? (unsigned)left : option.window, judge_first);
     }
@@ -544,8 +521,7 @@ static void parse_options(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     parse_options(argc, argv);
-    signal(SIGALRM, stalled);
-    alarm(STALL_S);
+    report_stalls(STALL_S);
     if (option.replay != NULL) {
         replay(option.replay);
         printf("good\n");

@@ -7,19 +7,18 @@
  * root record are damaged, and the store is opened, all pages are read, and a commit is tried. What must happen:
  * a block of the newest tree: what needs it fails with an error, everything else reads exactly; a local copy: all reads
  * exactly, from far; a header: the other copy serves, and it is written again; the newest root record or the top of its
- * tree: the root before it; the table of stores: no root is taken; what only history, lists or allocation need: all reads exactly. Far: an error or the exact
- * page. Fields that a hash does not speak for (sealed again): refused. Never a wrong byte, a panic or a wait for ever.
+ * tree: the root before it; the table of stores: no root is taken; what only history, lists or allocation need: all
+ * reads exactly. Far: an error or the exact page. Fields that a hash does not speak for (sealed again): refused. Never a wrong byte, a panic or a wait for ever.
  *
  * Prints one JSON object; a failure prints SEED:CASE:KIND and the reason; exit status 1.
  */
 #include "life.h"
+#include "report.h"
 #include "seal.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { STEP_COUNT = 14, STALL_S = 60, NEED_COUNT_MAX = 150, COMMIT_COUNT = 6, ROUND_COUNT = 40 };
 enum kind { KIND_FLIP, KIND_ZERO, KIND_EXCHANGE, KIND_COUNT };
@@ -33,21 +32,9 @@ static struct sheet **near_now, **near_base, **near_good, **far_good;
 static uint64_t ring_stride;
 static uint64_t case_count, page_count, refused_count, fallback_count;
 
-_Noreturn void fail(const char *template, ...) {
-    va_list arguments;
-    va_start(arguments, template);
+void say_where(void) {
     printf("FAILED seed %lu: %s, block %lu, kind %d\n", (unsigned long)life_seed, place, (unsigned long)place_block,
            (int)kind);
-    vprintf(template, arguments);
-    printf("\n");
-    va_end(arguments);
-    fflush(stdout);
-    _exit(1);
-}
-
-static void stalled(int signal) {
-    (void)signal;
-    fail("nothing has ended for %d s", STALL_S);
 }
 
 static uint64_t ring_block(unsigned root) {
@@ -118,7 +105,7 @@ static void use(void) {
 static int reopen(void) {
     chance_seed(case_count++);
     ram_synchronous = 1;
-    alarm(STALL_S);
+    report_alive();
     return life_open();
 }
 
@@ -461,7 +448,7 @@ int main(int argc, char **argv) {
             return 2;
         }
     }
-    signal(SIGALRM, stalled);
+    report_stalls(STALL_S);
     for (uint64_t i = 0; i < lives; i++)
         live_and_damage(seed + i);
     printf("{\"cases\": %lu, \"pages_read\": %lu, \"refused\": %lu, \"older_roots\": %lu, \"lives\": %lu, \"failures\": 0}\n",
