@@ -169,7 +169,9 @@ int store_commit_start(struct store_commit *request) {
 static int begin(void) {
     if (commit.root == NULL && (commit.root = cache_page_alloc()) == NULL)
         return -E_NOMEM;
-    int status = room();
+    int status = rebuild_step();
+    if (status == PHASE_DONE)
+        status = room();
     if (status != PHASE_DONE)
         return status;
     status = retain_dead_head();
@@ -460,12 +462,13 @@ static int (*const phase[])(void) = {
 static int is_quiet(void) {
     write_push();
     return write_in_flight() == 0 && !retain_is_reading() && !clone_is_reading() && !replace_is_reading() &&
-           !copy_is_writing();
+           !rebuild_is_reading() && !copy_is_writing();
 }
 
 /* All that the commit has changed in memory is as the durable root says it; the allocator goes on where it was. */
 static void undo(void) {
     cache_undo();
+    rebuild_undo();
     clone_undo();
     retain_undo();
     replace_undo();
@@ -522,9 +525,24 @@ static int give_up(int status) {
     return 0;
 }
 
+/* A page of the bitmap is damaged: the commit is undone, and begun anew with another bitmap. */
+static void rebuild_and_begin_anew(void) {
+    struct store_commit *request = asked();
+    unsigned tries = commit.tries;
+    undo();
+    enter(request, NULL);
+    commit.tries = tries;
+    request->again(request);
+    rebuild_start();
+}
+
 static int fail(int status) {
     if (!is_quiet())
         return 0;
+    if (status == -E_CORRUPT && rebuild_is_due() && asked()->again != NULL) {
+        rebuild_and_begin_anew();
+        return 1;
+    }
     if (asked()->again == NULL || (status != -E_IO && status != -E_NOSPACE))
         return give_up(status);
     begin_anew(status);

@@ -227,7 +227,7 @@ static int walk_list(uint64_t death) {
     }
     for (unsigned i = 0; i < ENTRIES_PER_STEP && walk.entry < walk.page->count; i++) {
         status = settle(&walk.page->entry[walk.entry], death);
-        if (status == -E_CORRUPT)
+        if (status == -E_INVAL)
             store_notice("a list of dead blocks names a block that is free");
         else if (status != 0)
             return status;
