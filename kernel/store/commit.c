@@ -78,13 +78,13 @@ static uint64_t worst_case_main(int has_shares) {
     return sum;
 }
 
-static uint64_t worst_case(const struct retain_survey *survey, int has_shares) {
+static uint64_t worst_case(const struct retain_survey *survey, int has_shares, uint64_t free_count) {
     uint64_t bitmap = store.header.block_count / BITS_PER_PAGE + 1;
     uint64_t table = survey->record_count / RECORDS_PER_TABLE_PAGE + 2;
     uint64_t sum = makes_generation() ? worst_case_main(has_shares) : 0;
     sum += bitmap + nodes_bound(bitmap, 1, bitmap, 0) + table + table / NODE_FANOUT + 1 + meta_dirty_count();
     sum += survey->leaving + survey->entry_count / LIST_ENTRY_COUNT_MAX; /* held lists */
-    uint64_t clone_deaths = clone_pending() ? store.header.block_count - store.free_count : 0;
+    uint64_t clone_deaths = clone_pending() ? store.header.block_count - free_count : 0;
     return sum + (sum + list_dead.count + clone_deaths) / LIST_ENTRY_COUNT_MAX + 1 + BOOT_OBJECT_COUNT + replace_bound();
 }
 
@@ -135,6 +135,13 @@ static int relieve(void) {
     return survey.leaving == 0 && !tag_limits_lower(&survey) ? refuse() : 1;
 }
 
+/* Whether the commit would not find room either if all were given up that may be: then nothing is. */
+static int is_in_vain(const struct retain_survey *survey, int has_shares) {
+    static const struct retain_survey none;
+    uint64_t free_count = store.free_count + survey->winnable;
+    return worst_case(&none, has_shares, free_count) + spare_count() > free_count;
+}
+
 static int room(void) {
     struct retain_survey survey;
     struct block_ptr_disk shares;
@@ -143,8 +150,10 @@ static int room(void) {
         status = retain_survey(commit.request->generation, &survey);
     if (status != 0)
         return status;
-    uint64_t needed = worst_case(&survey, ptr_present(&shares)) + spare_count();
-    return needed > store.free_count + survey.freeable ? relieve() : PHASE_DONE;
+    uint64_t needed = worst_case(&survey, ptr_present(&shares), store.free_count) + spare_count();
+    if (needed <= store.free_count + survey.freeable)
+        return PHASE_DONE;
+    return is_in_vain(&survey, ptr_present(&shares)) ? refuse() : relieve();
 }
 
 int store_commit_start(struct store_commit *request) {

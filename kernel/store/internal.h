@@ -193,6 +193,7 @@ struct retain_survey {
     uint64_t leaving;                          /* whose lists are worked off */
     uint64_t entry_count;                      /* on those lists */
     uint64_t freeable;                         /* blocks that are free before it needs any, for certain */
+    uint64_t winnable;                         /* at most, by roots without pages that give up all that may be */
 };
 int retain_survey(uint64_t generation, struct retain_survey *survey);
 int retain_scan(uint64_t *count);
