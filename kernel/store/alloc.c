@@ -10,6 +10,21 @@
 
 static uint64_t page_of_block(uint64_t block) { return block / BITS_PER_PAGE; }
 
+/* The page of the bitmap with the block's bit. One that is damaged can be made anew (rebuild.c). */
+static int bitmap_page(uint64_t block, int modify, struct node **page) {
+    struct node_key key = page_of(TREE_META, META_BITMAP, page_of_block(block));
+    int status = modify ? tree_modify(key, page) : tree_read(key, page);
+    if (status == -E_CORRUPT)
+        rebuild_wanted();
+    return status;
+}
+
+static uint64_t *word_of(struct node *page, uint64_t block) {
+    return (uint64_t *)(void *)page->page + block % BITS_PER_PAGE / 64;
+}
+
+static uint64_t bit_of(uint64_t block) { return (uint64_t)1 << block % 64; }
+
 /* The last blocks whose writing failed: passed over as long as there are others. Of this run of the machine. */
 enum { AVOIDED_COUNT = 16 };
 static struct {
@@ -61,7 +76,7 @@ static int find_free(uint64_t *block) {
         struct node *page;
         if (from < RING_FIRST_BLOCK || from >= store.header.block_count)
             from = RING_FIRST_BLOCK;
-        int status = tree_read(page_of(TREE_META, META_BITMAP, page_of_block(from)), &page);
+        int status = bitmap_page(from, 0, &page);
         if (status != 0)
             return status;
         *block = find_clear(page != NULL ? (const uint64_t *)(void *)page->page : NULL, from, page_end(from));
@@ -78,28 +93,42 @@ int alloc_block(uint64_t *block) {
     uint64_t found = 0;
     int status = find_free(&found);
     if (status == 0)
-        status = tree_modify(page_of(TREE_META, META_BITMAP, page_of_block(found)), &page);
+        status = bitmap_page(found, 1, &page);
     if (status != 0)
         return status;
-    ((uint64_t *)(void *)page->page)[found % BITS_PER_PAGE / 64] |= (uint64_t)1 << found % 64;
+    *word_of(page, found) |= bit_of(found);
     store.alloc_next = found + 1;
     store.free_count--;
     *block = found;
     return 0;
 }
 
-/* Gives a block back: it may be taken at once. A list that names a block that is free already is damaged. */
+/* Gives a block back: it may be taken at once. -E_INVAL: it is free already, who names it is damaged. */
 int alloc_free(uint64_t block) {
     struct node *page;
     if (block >= store.header.block_count || block_is_fixed(block))
-        return -E_CORRUPT;
-    int status = tree_modify(page_of(TREE_META, META_BITMAP, page_of_block(block)), &page);
+        return -E_INVAL;
+    int status = bitmap_page(block, 1, &page);
     if (status != 0)
         return status;
-    uint64_t *word = &((uint64_t *)(void *)page->page)[block % BITS_PER_PAGE / 64];
-    if (!(*word >> block % 64 & 1))
-        return -E_CORRUPT;
-    *word &= ~((uint64_t)1 << block % 64);
+    uint64_t *word = word_of(page, block);
+    if (!(*word & bit_of(block)))
+        return -E_INVAL;
+    *word &= ~bit_of(block);
     store.free_count++;
     return 0;
+}
+
+/* In a bitmap that is made anew: somebody holds the block. 1: nobody else did before. */
+int alloc_mark(uint64_t block) {
+    struct node *page;
+    if (block >= store.header.block_count || block_is_fixed(block))
+        return -E_CORRUPT;
+    int status = bitmap_page(block, 1, &page);
+    if (status != 0)
+        return status;
+    uint64_t *word = word_of(page, block);
+    int is_new = !(*word & bit_of(block));
+    *word |= bit_of(block);
+    return is_new;
 }

@@ -78,13 +78,13 @@ static uint64_t worst_case_main(int has_shares) {
     return sum;
 }
 
-static uint64_t worst_case(const struct retain_survey *survey, int has_shares) {
+static uint64_t worst_case(const struct retain_survey *survey, int has_shares, uint64_t free_count) {
     uint64_t bitmap = store.header.block_count / BITS_PER_PAGE + 1;
     uint64_t table = survey->record_count / RECORDS_PER_TABLE_PAGE + 2;
     uint64_t sum = makes_generation() ? worst_case_main(has_shares) : 0;
     sum += bitmap + nodes_bound(bitmap, 1, bitmap, 0) + table + table / NODE_FANOUT + 1 + meta_dirty_count();
     sum += survey->leaving + survey->entry_count / LIST_ENTRY_COUNT_MAX; /* held lists */
-    uint64_t clone_deaths = clone_pending() ? store.header.block_count - store.free_count : 0;
+    uint64_t clone_deaths = clone_pending() ? store.header.block_count - free_count : 0;
     return sum + (sum + list_dead.count + clone_deaths) / LIST_ENTRY_COUNT_MAX + 1 + BOOT_OBJECT_COUNT + replace_bound();
 }
 
@@ -135,6 +135,13 @@ static int relieve(void) {
     return survey.leaving == 0 && !tag_limits_lower(&survey) ? refuse() : 1;
 }
 
+/* Whether the commit would not find room either if all were given up that may be: then nothing is. */
+static int is_in_vain(const struct retain_survey *survey, int has_shares) {
+    static const struct retain_survey none;
+    uint64_t free_count = store.free_count + survey->winnable;
+    return worst_case(&none, has_shares, free_count) + spare_count() > free_count;
+}
+
 static int room(void) {
     struct retain_survey survey;
     struct block_ptr_disk shares;
@@ -143,8 +150,10 @@ static int room(void) {
         status = retain_survey(commit.request->generation, &survey);
     if (status != 0)
         return status;
-    uint64_t needed = worst_case(&survey, ptr_present(&shares)) + spare_count();
-    return needed > store.free_count + survey.freeable ? relieve() : PHASE_DONE;
+    uint64_t needed = worst_case(&survey, ptr_present(&shares), store.free_count) + spare_count();
+    if (needed <= store.free_count + survey.freeable)
+        return PHASE_DONE;
+    return is_in_vain(&survey, ptr_present(&shares)) ? refuse() : relieve();
 }
 
 int store_commit_start(struct store_commit *request) {
@@ -169,7 +178,9 @@ int store_commit_start(struct store_commit *request) {
 static int begin(void) {
     if (commit.root == NULL && (commit.root = cache_page_alloc()) == NULL)
         return -E_NOMEM;
-    int status = room();
+    int status = rebuild_step();
+    if (status == PHASE_DONE)
+        status = room();
     if (status != PHASE_DONE)
         return status;
     status = retain_dead_head();
@@ -460,12 +471,13 @@ static int (*const phase[])(void) = {
 static int is_quiet(void) {
     write_push();
     return write_in_flight() == 0 && !retain_is_reading() && !clone_is_reading() && !replace_is_reading() &&
-           !copy_is_writing();
+           !rebuild_is_reading() && !copy_is_writing();
 }
 
 /* All that the commit has changed in memory is as the durable root says it; the allocator goes on where it was. */
 static void undo(void) {
     cache_undo();
+    rebuild_undo();
     clone_undo();
     retain_undo();
     replace_undo();
@@ -522,9 +534,24 @@ static int give_up(int status) {
     return 0;
 }
 
+/* A page of the bitmap is damaged: the commit is undone, and begun anew with another bitmap. */
+static void rebuild_and_begin_anew(void) {
+    struct store_commit *request = asked();
+    unsigned tries = commit.tries;
+    undo();
+    enter(request, NULL);
+    commit.tries = tries;
+    request->again(request);
+    rebuild_start();
+}
+
 static int fail(int status) {
     if (!is_quiet())
         return 0;
+    if (status == -E_CORRUPT && rebuild_is_due() && asked()->again != NULL) {
+        rebuild_and_begin_anew();
+        return 1;
+    }
     if (asked()->again == NULL || (status != -E_IO && status != -E_NOSPACE))
         return give_up(status);
     begin_anew(status);

@@ -195,7 +195,7 @@ static int step(struct copy *copy) {
 
 /* Moves one copy on. 1: did something. */
 int copy_step(void) {
-    if (store.frozen || store.broken || copy_count == 0)
+    if (store.frozen || store.broken || copy_count == 0 || rebuild_is_running())
         return 0;
     for (unsigned i = 0; i < COPY_COUNT; i++) {
         if (copies[i].state == COPY_NONE)

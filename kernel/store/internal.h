@@ -143,8 +143,19 @@ static inline struct node_key page_of(enum tree_id tree, uint64_t space, uint64_
 /* alloc.c */
 int alloc_block(uint64_t *block);
 int alloc_free(uint64_t block);
+int alloc_mark(uint64_t block);
 void alloc_avoid(uint64_t block, uint64_t count);
 void alloc_avoid_none(void);
+
+/* rebuild.c: the bitmap made anew */
+void rebuild_wanted(void);   /* a page of the bitmap is damaged */
+int rebuild_is_due(void);
+void rebuild_start(void);
+int rebuild_step(void);      /* 2: done */
+int rebuild_is_running(void); /* nothing may be allocated */
+int rebuild_is_reading(void);
+void rebuild_undo(void);
+void rebuild_init(void);
 
 /* life.c: counts, deaths */
 int life_share_read(uint64_t block, uint32_t *count);
@@ -182,6 +193,7 @@ struct retain_survey {
     uint64_t leaving;                          /* whose lists are worked off */
     uint64_t entry_count;                      /* on those lists */
     uint64_t freeable;                         /* blocks that are free before it needs any, for certain */
+    uint64_t winnable;                         /* at most, by roots without pages that give up all that may be */
 };
 int retain_survey(uint64_t generation, struct retain_survey *survey);
 int retain_scan(uint64_t *count);

@@ -533,6 +533,7 @@ int store_open(const struct store_env *env, const struct store_options *options)
     commit_init();
     write_init();
     retain_init();
+    rebuild_init();
     const struct store_retention *retention = &options->retention;
     if (options->retention_given &&
         (retention->count < RETAIN_COUNT_MIN || retention->count > RETAIN_COUNT_MAX ||

@@ -227,7 +227,7 @@ static int walk_list(uint64_t death) {
     }
     for (unsigned i = 0; i < ENTRIES_PER_STEP && walk.entry < walk.page->count; i++) {
         status = settle(&walk.page->entry[walk.entry], death);
-        if (status == -E_CORRUPT)
+        if (status == -E_INVAL)
             store_notice("a list of dead blocks names a block that is free");
         else if (status != 0)
             return status;
@@ -475,6 +475,14 @@ int store_history(uint64_t after, struct generation_disk *out, unsigned count, c
     return status == 0 ? (int)found : status;
 }
 
+/* What its lists name at most that roots without pages could free. Blocks of the lists themselves only die then. */
+static uint64_t winnable(const struct generation_disk *record, uint64_t generation) {
+    int is_named = (record->flags & (GENERATION_TAGGED | GENERATION_AUTOMATIC)) == GENERATION_TAGGED;
+    if (record->generation + RETAIN_COUNT_MIN > generation)
+        return 0;
+    return record->dead_count + (is_named ? 0 : record->held_count);
+}
+
 /* Looks at the whole table, as it is before the commit. */
 int retain_survey(uint64_t generation, struct retain_survey *survey) {
     struct generation_disk *record;
@@ -489,6 +497,7 @@ int retain_survey(uint64_t generation, struct retain_survey *survey) {
         survey->hourly += (record->flags & GENERATION_HOURLY) != 0;
         survey->daily += (record->flags & GENERATION_DAILY) != 0;
         survey->automatic += (record->flags & GENERATION_AUTOMATIC) != 0;
+        survey->winnable += winnable(record, generation);
         if (is_leaving(record, generation)) {
             uint64_t entry_count = record->dead_count + (stays(record) ? 0 : record->held_count);
             survey->leaving++;

@@ -13,7 +13,7 @@
 
 #include "lib/error.h"
 #include "lib/lib.h"
-#include "store/internal.h" /* for greedy: the one thing that is set behind the store's back */
+#include "store/internal.h" /* for greedy and next: alloc_next alone is set behind the store's back */
 
 enum { DISK_COUNT = 4, STAGED_MAX = 1 << 16, SECTOR_BYTES = 512 };
 
@@ -686,6 +686,8 @@ static void cmd_set(const char *name, uint64_t index, uint64_t value) {
         ordered = (int)value;
     else if (strcmp(name, "greedy") == 0)
         greedy = (int)value;
+    else if (strcmp(name, "next") == 0)
+        store.alloc_next = value;
     else if (strcmp(name, "synchronous") == 0)
         synchronous = (int)value;
     else if (strcmp(name, "quiet") == 0)

@@ -94,6 +94,33 @@ def test_old_generations_go_in_their_order(start: Callable[..., Host]) -> None:
     assert host.facts()["near_writes"] == facts["near_writes"], "a refused commit wrote something"
 
 
+@pytest.mark.parametrize("clones", [False, True])
+def test_nothing_is_given_up_for_a_commit_that_is_too_large_anyway(
+    start: Callable[..., Host], clones: bool
+) -> None:
+    """Fewer and fewer pages, until old generations could make room for them: then they do."""
+    host = old_life(start)
+    before, writes = retained(host), host.facts()["near_writes"]
+    for pages in range(2100, 0, -50):
+        host("puts 17 0 9000", pages)
+        if clones:
+            host("clone 16 18")
+        try:
+            host("commit 1 0")
+        except StoreError as error:
+            assert error.code == E_NOSPACE
+            if (retained(host), host.facts()["near_writes"]) != (before, writes):
+                break  # so much could be won at most
+            host("crash")  # forgets what is staged
+            host("open")
+            writes = host.facts()["near_writes"]
+        else:
+            break
+    assert 900 < pages < 1900
+    assert retained(host) < before and retained(host)[4] == ["mine"]
+    assert checker.check(host.image()) == []
+
+
 def test_full_near_goes_on_when_it_has_grown(start: Callable[..., Host]) -> None:
     host = old_life(start)
     turn = fill(host)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from revenant import genesis
 from revenant.check import check_store
-from revenant.format import BLOCK_SIZE, META_BITMAP, Header, PageKey, Root
+from revenant.format import BLOCK_SIZE, META_BITMAP, META_GENERATIONS, Header, PageKey, Root
 from revenant.machine import Machine
 from revenant.publish import publish_image
 from revenant.qemu import MachineConfig
@@ -197,6 +197,7 @@ def blocks_of(path: Path, part: str) -> list[int]:
             "tree": [root.tree.block],
             "meta": [root.meta.block],
             "bitmap": [store.space_root(store.meta, META_BITMAP).block],
+            "generations": [store.space_root(store.meta, META_GENERATIONS).block],
             "kernel node": [root.kernel.block],
             "kernel": [store.children(root.kernel, 1)[7][1].block],
             "records node": [store.space_root(store.tree, 0).block],
@@ -239,11 +240,37 @@ def test_flipped_bit(near: Path, refuse: Refuse, part: str, reason: str, boot: s
     refuse(near, reason, "--near", near, "--boot", boot)
 
 
-def test_allocation_state_with_a_flipped_bit(near: Path, refuse: Refuse) -> None:
-    """Nothing at start reads it: the first snapshot does, and can never be made."""
+@pytest.mark.parametrize("size", [SIZE, 10 * SIZE])  # one page of it; two, and the node above them
+def test_allocation_state_with_a_flipped_bit(
+    build_files: genesis.BuildFiles, tmp_path: Path, run_revenant: Run, size: int
+) -> None:
+    """Nothing at start reads it: the first snapshot does, and makes it anew. The next machine finds nothing."""
+    image, script = tmp_path / "image.img", tmp_path / "script.py"
+    genesis.create_image(image, build_files, size)
+    damage(image, "bitmap")
+    script.write_text("import revenant\nfor n in range(20): a = bytearray(n * 5000); revenant.commit()\nprint(n)")
+    for turn in range(2):
+        result = run_revenant("run", "--near", image, "--", script)
+        assert (result.returncode, result.stdout) == (0, "19\n")
+        assert ("its map of free blocks is damaged: it is made anew" in result.stderr) == (turn == 0)
+        assert ("its map of free blocks is whole again" in result.stderr) == (turn == 0)
+        with Store(image) as store:
+            check_store(store)
+
+
+def test_allocation_state_and_history_with_flipped_bits(
+    near: Path, refuse: Refuse, run_revenant: Run, tmp_path: Path
+) -> None:
+    """What generations hold is not known, so no map of free blocks can be made; the newest is whole all the same."""
     damage(near, "bitmap")
+    result = run_revenant("tag", near, "here")
+    assert result.returncode == 1 and "is made anew by the next start of the machine" in result.stderr
+    damage(near, "generations")
     last = refuse(near, "does not have its hash; no snapshot can be written", "--near", near, status=3)
-    assert "revenant check" in last
+    assert "revenant check" in last and "revenant fork" in last
+    assert run_revenant("fork", near, tmp_path / "whole").returncode == 0
+    with Store(tmp_path / "whole") as store:
+        check_store(store)
 
 
 def test_all_roots_with_flipped_bits(resumed: Path, refuse: Refuse) -> None:

@@ -24,7 +24,10 @@ from revenant.store import Store
 
 LOCK_FIRST_BYTE = 100  # QEMU's locks on a file lie on bytes 100 to 299 (block/file-posix.c)
 LOCK_BYTE_COUNT = 200
-EDITOR_ERRORS = {5: ("the store is full", "enlarge it with `revenant grow`")}
+EDITOR_ERRORS = {
+    4: ("", "a damaged map of free blocks is made anew by the next start of the machine"),
+    5: ("the store is full", "enlarge it with `revenant grow`"),
+}
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,8 @@ def damage(said: list[str]) -> list[str]:
 def stopped(config: MachineConfig, said: list[str]) -> MachineError:
     """The kernel ended a machine that could go on, but not save anything any more."""
     what = said[-1].partition(" (error ")[0]
-    remedy = f"what was shown is saved; `revenant check {config.near}`, `revenant rollback {config.near}`"
+    near = config.near
+    remedy = f"what was shown is saved; `revenant check {near}`; `revenant fork {near} OUT` makes a whole image of it"
     return MachineError(config.near, "; ".join([*damage(said), what]), remedy, 3)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from revenant.errors import StoreError
 from revenant.format import BLOCK_SIZE, SPACE_RECORDS, Generation, GenerationFlag
 from revenant.record import (
     RECORD_MACHINE_PAGE,
@@ -62,13 +63,20 @@ def retained(store: Store) -> list[Generation]:
 
 
 def named(store: Store, name: str) -> Generation:
-    """The retained generation of a number, a tag, or `newest`."""
-    records = retained(store)
-    if name == NEWEST and records:
-        return records[-1]
-    for record in records:
-        if record.tag_text == name or str(record.generation) == name:
+    """The retained generation of a number, a tag, or `newest`, which is known even where the table is damaged."""
+    root = store.root
+    is_newest = name in (NEWEST, str(root.generation))
+    try:
+        records = retained(store)
+    except StoreError:
+        if not is_newest:
+            raise
+        records = []
+    for record in reversed(records):
+        if name in (NEWEST, record.tag_text, str(record.generation)):
             return record
+    if is_newest:
+        return Generation(root.generation, root.wall_ns, root.mono_ns)
     raise store.fault(f"no generation {name!r} is retained", "`revenant log` lists those that are")
 
 

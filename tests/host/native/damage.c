@@ -91,8 +91,8 @@ static int taken_root(void) {
     return root;
 }
 
-/* A commit on a damaged store is made or refused; what it made reads back. */
-static void use(void) {
+/* A commit on a damaged store is made or refused; what it made reads back. 0: it was made. */
+static int use(void) {
     struct change change[] = {{{16, 2}, 77}, {{0, 3}, 78}, {{200, 9}, 79}};
     const struct model written = {change, 3};
     int status = ram_commit(store.root.generation + 1, change, 3);
@@ -100,6 +100,7 @@ static void use(void) {
         fail("what a commit wrote does not read back");
     if (status != 0 && status != -E_CORRUPT && status != -E_IO && status != -E_NOSPACE)
         fail("a commit ends with error %d", -status);
+    return status;
 }
 
 static int reopen(void) {
@@ -293,6 +294,73 @@ static void damage_tables(unsigned newest) {
     }
 }
 
+/* --- the bitmap, which is made anew --- */
+
+static uint64_t bitmap_block(unsigned newest) {
+    const struct node_disk *top = (const void *)near_good[ptr_block(&roots[newest].disk.meta)]->data;
+    return ptr_block(&top->child[META_BITMAP]);
+}
+
+/* What the root before reaches is where it was, `other` aside. Where near is full, a root between gave some of it up. */
+static void check_untouched(unsigned newest, uint64_t other) {
+    const struct reach *reach = &roots[newest].reach;
+    if (store.root.sequence > roots[newest].disk.sequence + 1)
+        return;
+    for (unsigned i = 0; i < reach->count; i++) {
+        uint64_t block = reach->need[i].block;
+        if (block != place_block && block != other &&
+            memcmp(sheet_hash(disks[NEAR].now[block]), reach->need[i].hash, HASH_SIZE) != 0)
+            fail("block %lu was overwritten", (unsigned long)block);
+    }
+}
+
+/* The next commit finds it, and makes a whole one; the commits after it free and take as ever. */
+static void damage_bitmap(unsigned newest) {
+    struct reach reach;
+    place = "near, the bitmap";
+    place_block = bitmap_block(newest);
+    for (unsigned i = 0; i < KIND_COUNT - 1; i++) {
+        size_t mark = arena_mark();
+        kind = (enum kind)i;
+        restore();
+        damage(NEAR, place_block, 0);
+        if (reopen() != 0 || taken_root() != (int)newest)
+            fail("store_open fails");
+        ram_synchronous = (int)chance(2);
+        for (unsigned n = 0; n < COMMIT_COUNT; n++) {
+            int status = use();
+            if (status != 0 && status != -E_NOSPACE)
+                fail("commit %u is refused", n);
+            if (n == 0)
+                check_untouched(newest, 0);
+            reach_collect(&store.root, life_first_generation(), &reach);
+        }
+        arena_release(mark);
+    }
+}
+
+/* With something else that holds blocks: nothing that was kept is lost, whether a commit is made or refused. */
+static void damage_bitmap_and_more(unsigned newest) {
+    const struct reach *reach = &roots[newest].reach;
+    unsigned stride = reach->count / NEED_COUNT_MAX + 1;
+    place = "near, the bitmap and more";
+    place_block = bitmap_block(newest);
+    kind = KIND_FLIP;
+    for (unsigned i = (unsigned)life_seed % stride; i < reach->count; i += stride) {
+        size_t mark = arena_mark();
+        uint64_t other = reach->need[i].block;
+        restore();
+        damage(NEAR, place_block, 0);
+        if (other != place_block)
+            damage(NEAR, other, 0);
+        if (reopen() == 0 && taken_root() == (int)newest) {
+            refused_count += use() != 0;
+            check_untouched(newest, other);
+        }
+        arena_release(mark);
+    }
+}
+
 /* --- far --- */
 
 static void damage_far(void) {
@@ -423,6 +491,8 @@ static void live_and_damage(uint64_t seed) {
     damage_root_fields(newest);
     damage_root_tree(newest);
     damage_far();
+    damage_bitmap(newest);
+    damage_bitmap_and_more(newest);
     if (disks[NEAR].now[disks[NEAR].block_count - 1] == &zero_sheet) /* there is room */
         damage_lists(newest);
     if (far.attached)

@@ -378,6 +378,11 @@ static void written(struct store_commit *commit, struct store_commit_page *page)
     staged.written++;
 }
 
+static void again(struct store_commit *commit) {
+    (void)commit;
+    staged.next = staged.written = 0;
+}
+
 static void commit_done(struct store_commit *commit, int status) { *(int *)commit->owner = status; }
 
 /* The caller of a commit has looked its pages up before. */
@@ -406,7 +411,7 @@ int ram_commit(uint64_t generation, const struct change *change, unsigned count)
     struct store_commit commit = {.generation = generation, .wall_ns = wall_ns, .mono_ns = generation * 10,
                                   .tag = words->tag, .tag_generation = words->tag_generation,
                                   .untag_generation = words->untag_generation, .flags = words->flags,
-                                  .page_count = count, .record_version = 1, .next = next_page, .written = written,
+                                  .page_count = count, .record_version = 1, .next = next_page, .again = again, .written = written,
                                   .done = commit_done, .owner = &result};
     int status = store_commit_start(&commit);
     if (status != 0)
