@@ -92,8 +92,19 @@ CFLAGS := -std=c17 -O2 -g -ffreestanding -fno-pic -mcmodel=kernel -mno-red-zone 
 # The one file that computes in vector registers says so itself.
 $(BUILD)/kernel/lib/blake2b_wide.c.o: CFLAGS := $(filter-out -mgeneral-regs-only,$(CFLAGS)) -mavx2
 
+# Monocypher is fetched (userland/fetch_sources.py); of it, only what checks a signature.
+MONOCYPHER := $(BUILD)/src/monocypher
+MONOCYPHER_USED := crypto_eddsa_reduce crypto_eddsa_check_equation
+$(BUILD)/kernel/lib/ed25519.c.o: CFLAGS += -isystem $(MONOCYPHER)
+$(BUILD)/kernel/lib/ed25519.c.o: $(BUILD)/src/.fetched
+$(BUILD)/kernel/monocypher.o: $(BUILD)/src/.fetched Makefile
+	@mkdir -p $(@D)
+	@echo "  CC $(MONOCYPHER)/monocypher.c"
+	@$(CC) $(CFLAGS) -ffunction-sections -fdata-sections -c -o $@.all $(MONOCYPHER)/monocypher.c
+	@ld -r --gc-sections $(addprefix -u ,$(MONOCYPHER_USED)) -o $@ $@.all
+
 KERNEL_SOURCES := $(sort $(shell find kernel -name '*.c' -o -name '*.asm'))
-KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(BUILD)/%.o)
+KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(BUILD)/%.o) $(BUILD)/kernel/monocypher.o
 LIBGCC = $(shell $(CC) -print-libgcc-file-name)
 
 $(BUILD)/kernel/%.c.o: kernel/%.c Makefile | $(BUILD)/.packages

@@ -159,6 +159,7 @@ static struct store_env store_env = {
     .wake = proc_wake,
     .now_ns = machine_now_ns,
     .random = entropy_read,
+    .signature_valid = ed25519_valid,
     .notice = store_notice,
 };
 
@@ -236,6 +237,8 @@ static void memory_start(const struct boot_info *info) {
 static void store_start(const struct options *options) {
     struct store_options store_options = {.record_version_max = RECORD_VERSION, .trust_given = options->trust_given};
     memcpy(store_options.trust, options->trust, ROOT_HASH_SIZE);
+    store_options.key_given = options->key_given;
+    memcpy(store_options.key, options->key, PUBLIC_KEY_SIZE);
     store_options.retention_given = options->retain_given;
     store_options.retention = (struct store_retention){options->retain[0], options->retain[1], options->retain[2]};
     store_env.hash_pages = arch_vector_init() ? store_hash_pages : NULL;

@@ -53,4 +53,9 @@ void blake2b(uint8_t *hash, size_t hash_size, const void *data, size_t size);
 /* The 16-byte hashes of four pages at once; only on a CPU with AVX2 and with vector registers at hand. */
 void blake2b_pages(uint8_t *const hash[4], const void *const page[4]);
 
+void sha512(uint8_t hash[64], const void *data, size_t size);
+enum { ED25519_MESSAGE_SIZE_MAX = 1024 };
+/* 1: the message has this signature of the key's holder (RFC 8032). A longer message has none. */
+int ed25519_valid(const uint8_t key[32], const uint8_t signature[64], const void *message, size_t size);
+
 #endif

@@ -69,6 +69,10 @@ static int parse_word(struct options *options, const char *name, size_t name_len
         options->trust_given = 1;
         return parse_hash(value, value_length, options->trust);
     }
+    if (name_is(name, name_length, "trust_key")) {
+        options->key_given = 1;
+        return parse_hash(value, value_length, options->key);
+    }
     if (name_is(name, name_length, "retain")) {
         options->retain_given = 1;
         return parse_retain(value, value_length, options->retain);

@@ -18,6 +18,8 @@ struct options {
     uint32_t retain[3]; /* newest, hourly, daily */
     int trust_given;
     uint8_t trust[32];
+    int key_given;
+    uint8_t key[32];
 };
 
 /* Defaults where a word is missing. -E_INVAL: an unknown name, or a value out of range. */

@@ -22,6 +22,8 @@ enum {
     HASH_SIZE = 16,
     ROOT_HASH_SIZE = 32,
     STORE_ID_SIZE = 16,
+    PUBLIC_KEY_SIZE = 32,
+    SIGNATURE_SIZE = 64,
     HEADER_BLOCK = 1,
     LOADER_BLOCK = 2,
     LOADER_BLOCK_COUNT = 16,
@@ -160,7 +162,7 @@ struct root_disk {
     uint32_t packed_count; /* blocks that a start touches, side by side from the tree's top node on; 0: they are not */
     struct block_ptr_disk stores_copy;
     uint8_t hash[ROOT_HASH_SIZE];
-    uint8_t signature[64];
+    uint8_t signature[SIGNATURE_SIZE];
 };
 
 struct store_entry_disk {

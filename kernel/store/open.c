@@ -108,7 +108,11 @@ static int view_header(unsigned disk) {
     return version ? -E_VERSION : failed ? -E_IO : -E_FOREIGN;
 }
 
-static const char *disk_name(unsigned disk) { return disk == 0 ? "near" : "far1"; }
+static const char *disk_name(unsigned disk) {
+    static char far_name[] = "far0";
+    far_name[3] = (char)('0' + disk);
+    return disk == 0 ? "near" : far_name;
+}
 
 static void insert_root(const struct root_disk *root) {
     unsigned at = view.root_count++;
@@ -153,31 +157,58 @@ static int view_ring(unsigned disk) {
     return status;
 }
 
+/* --- trust --- */
+
+/* Whether the one whose key is trusted has signed a root. */
+static int is_signed(const struct store_options *options, const struct root_disk *root) {
+    static const uint8_t none[SIGNATURE_SIZE];
+    return options->key_given && memcmp(root->signature, none, sizeof none) != 0 &&
+           store.env->signature_valid != NULL &&
+           store.env->signature_valid(options->key, root->signature, root->hash, ROOT_HASH_SIZE);
+}
+
+static int is_trusted(const struct store_options *options, const struct root_disk *root) {
+    return (options->trust_given && memcmp(root->hash, options->trust, ROOT_HASH_SIZE) == 0) || is_signed(options, root);
+}
+
+static const char *distrust_reason(const struct store_options *options) {
+    if (!options->key_given)
+        return "its root does not have the trusted hash";
+    return options->trust_given ? "its root has neither the trusted hash nor a signature of the trusted key"
+                                : "its root is not signed by the trusted key";
+}
+
 /* Whether the first slot of the far store's ring has the root with this hash: a published one has it there. */
 static int first_slot_is(const uint8_t *hash) {
     return root_valid(&view.first_slot, view.header.store_id) == 0 &&
            memcmp(view.first_slot.hash, hash, ROOT_HASH_SIZE) == 0;
 }
 
-/* The roots of a store that is whole; of a far one, the root with this hash is enough. */
-static int view_sized_ring(unsigned disk, const uint8_t *hash) {
+/* Whether it has the newest root, and that is a trusted one: nothing else of the ring need be read. */
+static int first_slot_is_enough(const struct store_options *options) {
+    return view.header.ring_stride == 1 && root_valid(&view.first_slot, view.header.store_id) == 0 &&
+           is_trusted(options, &view.first_slot);
+}
+
+/* The roots of a store that is whole; of a far one (`options` given), a published root that is trusted is enough. */
+static int view_sized_ring(unsigned disk, const struct store_options *options) {
     if (view.header.block_count > store.env->disk_sectors[disk] / SECTORS_PER_BLOCK) {
         store_notice("%s: truncated: the store has %lu blocks, the disk only %lu", disk_name(disk),
                      (unsigned long)view.header.block_count,
                      (unsigned long)(store.env->disk_sectors[disk] / SECTORS_PER_BLOCK));
         return -E_RANGE;
     }
-    if (hash == NULL || !first_slot_is(hash))
+    if (options == NULL || !first_slot_is_enough(options))
         return view_ring(disk);
     insert_root(&view.first_slot);
     return 0;
 }
 
-/* Near, or the far store to adopt. */
-static int view_disk(unsigned disk, const uint8_t *hash) {
+/* Near, or (`options` given) a far store to adopt. */
+static int view_disk(unsigned disk, const struct store_options *options) {
     int status = view_header(disk);
     if (status == 0 && !view.blank)
-        status = view_sized_ring(disk, hash);
+        status = view_sized_ring(disk, options);
     if (status == -E_VERSION)
         store_notice("%s: it has another format version than %u, which is what this kernel knows", disk_name(disk),
                      FORMAT_VERSION);
@@ -254,46 +285,78 @@ static int read_table(unsigned disk, const struct root_disk *root, struct store_
         return status;
     if (read_table_at(disk, &root->stores_copy, table) != 0)
         return status;
-    store_notice("%s: its table of stores is damaged: the copy is taken", disk == 0 ? "near" : "far1");
+    store_notice("%s: its table of stores is damaged: the copy is taken", disk_name(disk));
     return 0;
 }
 
-/* The root that near has adopted, on the far disk in view: all of it will be fetched. */
-static void fill_from(unsigned disk) {
-    static struct root_disk root;
-    if (first_slot_is(store.far[0].root_hash))
-        insert_root(&view.first_slot);
-    else if (view_ring(disk) != 0)
-        return;
-    for (unsigned i = 0; i < view.root_count; i++) {
-        if (memcmp(view.root[i].hash, store.far[0].root_hash, ROOT_HASH_SIZE) != 0)
-            continue;
-        root = view.root[i];
-        if (pointers_translate(&root.tree, 1, 1) == 0 && pointers_translate(&root.resume, 1, 1) == 0)
-            fill_init(&root);
-        return;
-    }
+/* --- far disks --- */
+
+/* Near's entry for the far store in view; NULL: near does not know it. */
+static const struct store_entry_disk *entry_in_view(void) {
+    for (unsigned i = 0; i < STORE_ENTRY_COUNT_MAX; i++)
+        if (memcmp(store.far[i].store_id, view.header.store_id, STORE_ID_SIZE) == 0)
+            return &store.far[i];
+    return NULL;
 }
 
-/* Reads the identities of far disks from `first` on, and says which of them no table entry knows. */
-static void attach_far_disks(unsigned first, int must_be_known) {
-    for (unsigned disk = first; disk < store.env->disk_count; disk++) {
-        if (store.env->disk_sectors[disk] == 0)
-            continue;
-        int status = view_header(disk);
-        if (status != 0 || view.blank) {
-            store_notice("far%u: no store (error %d)", disk, -status);
-            continue;
-        }
-        memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
-        if (must_be_known && disk_serves(disk, 1))
-            fill_from(disk);
-        int known = !must_be_known;
-        for (unsigned i = 0; i < STORE_ENTRY_COUNT_MAX; i++)
-            known |= memcmp(store.far[i].store_id, view.header.store_id, STORE_ID_SIZE) == 0;
-        if (!known)
-            store_notice("far%u: not a store that near has adopted: ignored", disk);
+/* The root that an entry names, on the far disk in view; NULL: it is not there. */
+static const struct root_disk *named_root(unsigned disk, const struct store_entry_disk *entry) {
+    if (first_slot_is(entry->root_hash))
+        return &view.first_slot;
+    view_ring(disk); /* whatever else is wrong with it */
+    for (unsigned i = 0; i < view.root_count; i++)
+        if (memcmp(view.root[i].hash, entry->root_hash, ROOT_HASH_SIZE) == 0)
+            return &view.root[i];
+    return NULL;
+}
+
+/* Where the key is what is trusted: NULL, or why a far store that has another root than near knows is not asked. */
+static const char *refusal(const struct store_options *options, const struct store_entry_disk *entry) {
+    for (unsigned i = 0; i < view.root_count; i++)
+        if (is_trusted(options, &view.root[i]))
+            return view.root[i].generation >= entry->generation
+                       ? NULL : "its signed root is older than the one that was adopted";
+    return distrust_reason(options);
+}
+
+/* All of the root that near has adopted will be fetched. */
+static void fill_from(const struct root_disk *named) {
+    static struct root_disk root;
+    root = *named;
+    if (pointers_translate(&root.tree, 1, 1) == 0 && pointers_translate(&root.resume, 1, 1) == 0)
+        fill_init(&root);
+}
+
+/* Reads the identity of a far disk: it serves if near's table knows it and it is to be trusted. */
+static void attach_far_disk(const struct store_options *options, unsigned disk, int adopting) {
+    int status = view_header(disk);
+    if (status != 0 || view.blank) {
+        store_notice("far%u: no store (error %d)", disk, -status);
+        return;
     }
+    const struct store_entry_disk *entry = entry_in_view();
+    if (entry == NULL) {
+        if (!adopting)
+            store_notice("far%u: not a store that near has adopted: ignored", disk);
+        return;
+    }
+    int is_first = entry == &store.far[0] && !adopting;
+    const struct root_disk *named = is_first || options->key_given ? named_root(disk, entry) : NULL;
+    const char *reason = options->key_given && named == NULL ? refusal(options, entry) : NULL;
+    if (reason != NULL) {
+        store_notice("far%u: %s: refused", disk, reason);
+        return;
+    }
+    memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
+    if (is_first && named != NULL)
+        fill_from(named);
+}
+
+/* All far disks; in an adoption those after the adopted one: those before it were refused. */
+static void attach_far_disks(const struct store_options *options, unsigned adopted) {
+    for (unsigned disk = adopted + 1; disk < store.env->disk_count; disk++)
+        if (store.env->disk_sectors[disk] != 0)
+            attach_far_disk(options, disk, adopted != 0);
 }
 
 /* Takes the newest root whose top nodes verify. A far store that is silent now is no reason to go back in time. */
@@ -312,7 +375,7 @@ static int choose_root(const struct store_options *options) {
         int status = read_table(0, &root[i], store.far);
         if (status == 0) {
             if (!(root[i].flags & ROOT_COMPLETE))
-                attach_far_disks(1, 1);
+                attach_far_disks(options, 0);
             take_root(&root[i]);
             status = verify_top(TREE_MAIN);
         }
@@ -387,38 +450,55 @@ static void make_header(void) {
 
 /* --- adoption --- */
 
-/* The root of disk 1 that may be adopted. */
-static int trusted_root(const struct store_options *options, struct root_disk *root) {
-    if (store.env->disk_count < 2 || store.env->disk_sectors[1] == 0) {
-        store_notice("near is blank and there is no far store");
-        return -E_NOENT;
-    }
-    int status = view_disk(1, options->trust_given ? options->trust : NULL);
+/* The newest root of a far disk that may be adopted; says why there is none. */
+static int trusted_root(const struct store_options *options, unsigned disk, struct root_disk *root) {
+    int status = view_disk(disk, options);
     if (status == 0 && view.blank)
         status = -E_NOENT;
     if (status == -E_FOREIGN)
-        store_notice("far1: not a Revenant store, or both its headers are damaged");
+        store_notice("far%u: not a Revenant store, or both its headers are damaged", disk);
     else if (status != 0 && status != -E_RANGE)
-        store_notice("far1: no valid root (error %d)", -status);
+        store_notice("far%u: no valid root (error %d)", disk, -status);
     if (status != 0)
         return status;
-    for (unsigned i = 0; options->trust_given && i < view.root_count; i++) {
-        if (memcmp(view.root[i].hash, options->trust, ROOT_HASH_SIZE) != 0)
+    for (unsigned i = 0; i < view.root_count; i++) {
+        if (!is_trusted(options, &view.root[i]))
             continue;
         *root = view.root[i];
         return root->record_version <= options->record_version_max ? 0 : -E_VERSION;
     }
-    store_notice(options->trust_given ? "far1: its root does not have the trusted hash"
-                                      : "near is blank and no trusted root hash was given");
+    if (options->trust_given || options->key_given)
+        store_notice("far%u: %s", disk, distrust_reason(options));
+    else
+        store_notice("near is blank and no trusted root hash was given");
     return -E_FOREIGN;
 }
 
+/* The first far disk, in the order of preference, that has a root to adopt; it stays in view. 0: none, *status says why. */
+static unsigned choose_far(const struct store_options *options, struct root_disk *root, int *status) {
+    *status = 0;
+    for (unsigned disk = 1; disk < store.env->disk_count; disk++) {
+        if (store.env->disk_sectors[disk] == 0)
+            continue;
+        int found = trusted_root(options, disk, root);
+        if (found == 0)
+            return disk;
+        if (*status == 0)
+            *status = found;
+    }
+    if (*status == 0) {
+        *status = -E_NOENT;
+        store_notice("near is blank and there is no far store");
+    }
+    return 0;
+}
+
 /* The table: the far store, then its own. */
-static int adopt_table(const struct root_disk *far_root) {
+static int adopt_table(unsigned disk, const struct root_disk *far_root) {
     struct store_entry_disk *own = &store.far[0];
     static struct store_entry_disk table[STORE_ENTRY_COUNT_MAX];
     memset(table, 0, sizeof table);
-    int status = read_table(1, far_root, table);
+    int status = read_table(disk, far_root, table);
     if (status != 0)
         return status;
     memset(store.far, 0, sizeof store.far);
@@ -432,13 +512,13 @@ static int adopt_table(const struct root_disk *far_root) {
 }
 
 /* The blocks that a start touches are on their way before anyone asks for them. */
-static void read_packed(const struct root_disk *root) {
+static void read_packed(unsigned disk, const struct root_disk *root) {
     uint64_t at = ptr_block(&root->tree), end = at + root->packed_count;
     if (end > store.far[0].block_count)
         return;
     for (unsigned run = 0; at < end && run < PACKED_RUN_COUNT_MAX; at += STORE_IO_PAGES_MAX, run++) {
         uint64_t left = end - at;
-        ahead_start(1, 1, at, left < STORE_IO_PAGES_MAX ? (unsigned)left : STORE_IO_PAGES_MAX);
+        ahead_start(disk, 1, at, left < STORE_IO_PAGES_MAX ? (unsigned)left : STORE_IO_PAGES_MAX);
     }
 }
 
@@ -448,9 +528,11 @@ static int adopt(const struct store_options *options) {
         store_notice("near is too small for a store: %d blocks are the least", STORE_BLOCK_COUNT_MIN);
         return -E_RANGE;
     }
-    int status = trusted_root(options, &root);
-    if (status == 0)
-        status = adopt_table(&root);
+    int status;
+    unsigned disk = choose_far(options, &root, &status);
+    if (disk == 0)
+        return status;
+    status = adopt_table(disk, &root);
     if (status != 0)
         return status;
     make_header();
@@ -470,10 +552,10 @@ static int adopt(const struct store_options *options) {
     root.retain_count = RETAIN_COUNT_DEFAULT;
     root.retain_hourly = root.retain_daily = root.retain_wanted = 0;
     root.flags = 0;
-    memcpy(store.disk_id[1], view.header.store_id, STORE_ID_SIZE);
-    attach_far_disks(2, 0);
+    memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
+    attach_far_disks(options, disk);
     fill_init(&root); /* its store numbers are ours */
-    read_packed(&root);
+    read_packed(disk, &root);
     root.packed_count = 0;
     take_root(&root);
     if (status == 0)

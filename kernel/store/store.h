@@ -42,6 +42,8 @@ struct store_env {
     void (*random)(void *buffer, size_t size);
     /* The BLAKE2b-128 hashes of four pages at once, where that is quicker than four times one; or NULL. */
     void (*hash_pages)(uint8_t *const hash[4], const void *const page[4]);
+    /* Whether the message has this Ed25519 signature of the key's holder; NULL: it never has. */
+    int (*signature_valid)(const uint8_t key[32], const uint8_t signature[64], const void *message, size_t size);
     void (*notice)(const char *text);            /* one line for people: damage found, store lost, store back */
     unsigned disk_count;                         /* near included */
     uint64_t disk_sectors[1 + STORE_FAR_COUNT_MAX]; /* 0: not attached */
@@ -56,15 +58,17 @@ struct store_retention {
 struct store_options {
     int trust_given;
     uint8_t trust[ROOT_HASH_SIZE];               /* the far root record that may be adopted */
+    int key_given;
+    uint8_t key[PUBLIC_KEY_SIZE];                /* whose signature makes any far root one that may be adopted */
     uint32_t record_version_max;                 /* refuse generations with a newer record layout */
     int retention_given;                         /* else it stays as the root says */
     struct store_retention retention;
 };
 
 /*
- * Finds near's newest valid root; or, where near is blank and the root of disk 1 has the trusted hash, formats near and
- * adopts it (its first root is durable when this returns). Uses env->poll; the only function that waits. -E_FOREIGN
- * near is not ours, or far is not the trusted one; -E_VERSION; -E_CORRUPT no valid root; -E_NOENT near blank and
+ * Finds near's newest valid root; or, where near is blank and a far disk has a trusted root, formats near and adopts the
+ * first such one (its first root is durable when this returns). Uses env->poll; the only function that waits. -E_FOREIGN
+ * near is not ours, or no far is a trusted one; -E_VERSION; -E_CORRUPT no valid root; -E_NOENT near blank and
  * nothing to adopt; -E_IO. Nothing is written in any of these cases. Says why through env->notice.
  */
 int store_open(const struct store_env *env, const struct store_options *options);

@@ -259,7 +259,7 @@ static void hash_pages(uint8_t *const hash[4], const void *const page[4]) {
 
 static struct store_env env = {.hash_pages = hash_pages, .submit = submit, .poll = poll, .page_alloc = page_alloc,
                                .page_free = page_free, .wake = wake, .now_ns = now_ns, .random = random_bytes,
-                               .notice = say_notice};
+                               .notice = say_notice, .signature_valid = ed25519_valid};
 
 _Noreturn void panic(const char *template, ...) {
     va_list arguments;
@@ -488,7 +488,16 @@ static void cmd_format(unsigned index) {
 
 static struct store_options open_options = {.record_version_max = 1};
 
-/* open [trust [cut]] */
+static int parse_hex(const char *text, uint8_t *bytes) {
+    for (unsigned i = 0; i < 32; i++) {
+        unsigned byte;
+        sscanf(text + 2 * i, "%2x", &byte);
+        bytes[i] = (uint8_t)byte;
+    }
+    return 1;
+}
+
+/* open [trust [cut]]; trust: a root hash, or key:PUBLICKEY, or - */
 static void cmd_open(const char *trust, uint64_t cut) {
     cut_after = cut == 0 ? UINT64_MAX : completion_count + cut;
     if (setjmp(power_is_off) != 0) {
@@ -496,12 +505,10 @@ static void cmd_open(const char *trust, uint64_t cut) {
         return;
     }
     struct store_options options = open_options;
-    for (unsigned i = 0; trust != NULL && strlen(trust) == 64 && i < 32; i++) {
-        unsigned byte;
-        sscanf(trust + 2 * i, "%2x", &byte);
-        options.trust[i] = (uint8_t)byte;
-        options.trust_given = 1;
-    }
+    if (trust != NULL && strlen(trust) == 64)
+        options.trust_given = parse_hex(trust, options.trust);
+    if (trust != NULL && strncmp(trust, "key:", 4) == 0)
+        options.key_given = parse_hex(trust + 4, options.key);
     env.disk_count = DISK_COUNT;
     for (unsigned i = 0; i < DISK_COUNT; i++)
         env.disk_sectors[i] = disks[i].dead ? 0 : disks[i].block_count * SECTORS_PER_BLOCK;

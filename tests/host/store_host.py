@@ -18,6 +18,9 @@ SOURCES = [
     *sorted((ROOT / "kernel" / "store").glob("*.c")),
     *(ROOT / "kernel" / "lib" / name for name in ("blake2b.c", "format.c", "page.c")),
 ]
+MONOCYPHER = ROOT / "build" / "src" / "monocypher"
+SIGNATURES = [ROOT / "kernel/lib/ed25519.c", ROOT / "kernel/lib/sha512.c", MONOCYPHER / "monocypher.c"]
+INCLUDES = [f"-I{ROOT / 'kernel'}", f"-isystem{MONOCYPHER}"]
 FLAGS = [
     "-std=gnu17", "-O1", "-g", "-Wall", "-Wextra", "-Werror",
     "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer",
@@ -42,12 +45,13 @@ def build() -> pathlib.Path:
     """Compiles the harness into build/host unless it is newer than all it is made of; returns its path."""
     program = BUILD / "store_host"
     headers = [*(ROOT / "kernel").glob("store/*.h"), *(ROOT / "kernel").glob("lib/*.h")]
-    newest = max(path.stat().st_mtime for path in [*SOURCES, *headers])
+    sources = [*SOURCES, *SIGNATURES]
+    newest = max(path.stat().st_mtime for path in [*sources, *headers])
     if program.exists() and newest <= program.stat().st_mtime:
         return program
     BUILD.mkdir(parents=True, exist_ok=True)
     made = BUILD / f"store_host.{os.getpid()}"
-    subprocess.run(["gcc", *FLAGS, f"-I{ROOT / 'kernel'}", *map(str, SOURCES), "-o", str(made)], check=True)
+    subprocess.run(["gcc", *FLAGS, *INCLUDES, *map(str, sources), "-o", str(made)], check=True)
     made.replace(program)  # at once: tests may run in several processes
     return program
 

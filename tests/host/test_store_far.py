@@ -8,11 +8,15 @@ from __future__ import annotations
 import pathlib
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import checker
 import pytest
-from store_host import E_FOREIGN, E_IO, Host, StoreError
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from revenant.format import PageKey
+from revenant.keys import public_bytes
+from revenant.writer import BootObjects, Contents, StoreWriter
+from store_host import E_CORRUPT, E_FOREIGN, E_IO, Host, StoreError
 
 Start = Callable[..., Host]
 PAGES = {
@@ -38,28 +42,26 @@ def page_of(value: int) -> bytes:
     return struct.pack("<512Q", *((value * 0x9E3779B97F4A7C15 + i) % (1 << 64) for i in range(512)))
 
 
-@pytest.fixture
-def far(tmp_path: pathlib.Path) -> Far:
-    """A far image of generation 7 with PAGES."""
-    from revenant.format import PageKey
-    from revenant.writer import BootObjects, Contents, StoreWriter
-
-    boot = BootObjects(
+CONTENTS = Contents(
+    generation=7,
+    keys=[PageKey(space, page) for space, page in PAGES],
+    load=lambda key: page_of(PAGES[key.space, key.page]),
+    boot=BootObjects(
         kernel=b"".join(page_of(90000 + i) for i in range(50)) + b"end",
         boot_record=b"\xeb\xfe" + bytes(508) + b"\x55\xaa",
         loader=b"".join(page_of(80000 + i) for i in range(5)),
-    )
-    contents = Contents(
-        generation=7,
-        keys=[PageKey(space, page) for space, page in PAGES],
-        load=lambda key: page_of(PAGES[key.space, key.page]),
-        boot=boot,
-        wall_ns=1_700_000_000_000_000_000,
-        resume=[PageKey(0, 0), PageKey(16, 3)],
-    )
+    ),
+    wall_ns=1_700_000_000_000_000_000,
+    resume=[PageKey(0, 0), PageKey(16, 3)],
+)
+
+
+@pytest.fixture
+def far(tmp_path: pathlib.Path) -> Far:
+    """A far image of generation 7 with PAGES."""
     path = tmp_path / "far.img"
-    root = StoreWriter(path, contents, None).write()
-    return Far(path, root.hash.hex(), boot.boot_record, boot.loader, boot.kernel)
+    root = StoreWriter(path, CONTENTS, None).write()
+    return Far(path, root.hash.hex(), CONTENTS.boot.boot_record, CONTENTS.boot.loader, CONTENTS.boot.kernel)
 
 
 def assert_good(host: Host, far: Far) -> None:
@@ -265,6 +267,97 @@ def test_an_untrusted_far_is_refused(start: Start, far: Far) -> None:
             host("open", *words)
         assert caught.value.code == E_FOREIGN
         assert not any(host.image())
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A publisher's key."""
+
+    key: Ed25519PrivateKey
+
+    @property
+    def trust(self) -> str:
+        """For the harness's open."""
+        return f"key:{public_bytes(self.key.public_key()).hex()}"
+
+    def publish(self, path: pathlib.Path, generation: int, store_id: bytes = b"i" * 16) -> pathlib.Path:
+        """A small signed image, laid out as `publish` does."""
+        contents = replace(
+            CONTENTS, generation=generation, store_id=store_id, sign=self.key.sign, wall_ns=generation
+        )
+        StoreWriter(path, contents, None, ring_stride=1).write()
+        return path
+
+
+@pytest.fixture
+def signer() -> Signer:
+    """A new one."""
+    return Signer(Ed25519PrivateKey.generate())
+
+
+def change_root(path: pathlib.Path, at: int) -> None:
+    """Flip a bit of a published image's root record."""
+    data = bytearray(path.read_bytes())
+    data[32 * 4096 + at] ^= 4
+    path.write_bytes(data)
+
+
+def refused(host: Host, trust: str) -> str:
+    """A blank near stays blank; what the store says."""
+    with pytest.raises(StoreError):
+        host("open", trust)
+    assert not any(host.image())
+    return host.notices()
+
+
+def test_a_signed_far_is_adopted_by_its_key(start: Start, signer: Signer, tmp_path: pathlib.Path) -> None:
+    host = start(formatted=False)
+    host("load 1", signer.publish(tmp_path / "far.img", 7))
+    assert host("open", signer.trust) == "7"
+    read_all(host)
+
+
+@pytest.mark.parametrize("what", ["wrong key", "unsigned", "signature", "root"])
+def test_a_far_without_a_good_signature_is_refused(
+    start: Start, far: Far, signer: Signer, tmp_path: pathlib.Path, what: str
+) -> None:
+    """And named; the next store is asked, whichever it is."""
+    path = signer.publish(tmp_path / "bad.img", 7)
+    if what == "wrong key":
+        Signer(Ed25519PrivateKey.generate()).publish(tmp_path / "other.img", 7).replace(path)
+    elif what == "unsigned":
+        path = far.path
+    else:
+        change_root(path, 448 + 17 if what == "signature" else 24)
+    host = start(formatted=False)
+    host("load 1", path)
+    expected = "far1: no valid root" if what == "root" else "far1: its root is not signed by the trusted key"
+    assert expected in refused(host, signer.trust)
+    host("crash")
+    host("load 2", signer.publish(tmp_path / "good.img", 8))
+    assert host("open", signer.trust) == "8"
+    assert host.notices().count(expected) == 2
+    read_all(host)
+
+
+def test_an_older_signed_root_is_refused(start: Start, signer: Signer, tmp_path: pathlib.Path) -> None:
+    """Near goes on from what it has adopted; a store that went back is not asked, one that went on is."""
+    host = start(formatted=False)
+    host("load 1", signer.publish(tmp_path / "far.img", 7))
+    assert host("open", signer.trust) == "7"
+    settle(host)
+    for generation, code in ((6, E_IO), (8, E_CORRUPT)):
+        host("crash")
+        host("load 1", signer.publish(tmp_path / f"far{generation}.img", generation))
+        assert host("open", signer.trust) == "7"
+        with pytest.raises(StoreError) as caught:
+            read_all(host)
+        assert caught.value.code == code
+    assert host.notices().count("far1: its signed root is older than the one that was adopted: refused") == 1
+    host("crash")
+    host("load 2", tmp_path / "far.img")
+    assert host("open", signer.trust) == "7"
+    read_all(host)
 
 
 def test_a_damaged_far_block_comes_from_the_next_store(start: Start, far: Far) -> None:

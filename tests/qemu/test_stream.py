@@ -8,17 +8,20 @@ import re
 import select
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from revenant.check import Checker, check_store
-from revenant.format import SPACE_SHARES, RootFlag
+from revenant.format import BLOCK_SIZE, RING_COUNT, RING_FIRST_BLOCK, SPACE_SHARES, Root, RootFlag
+from revenant.keys import public_bytes
 from revenant.machine import EXIT_REFUSED, Machine
 from revenant.publish import publish_image
 from revenant.qemu import Boot
 from revenant.script import wait_for_prompt
 from revenant.store import Store, open_fars
+from revenant.trust import key_name
 
 Start = Callable[..., Machine]
 Serve = Callable[..., "FarServer"]  # noqa: F821 (tests/qemu/conftest.py)
@@ -281,6 +284,43 @@ def test_a_far_that_is_not_trusted(machine: Start, serve: Serve, published: Publ
     assert now.wait() == EXIT_REFUSED
     assert "far1: its root does not have the trusted hash" in now.voice
     assert not blank.read_bytes().strip(b"\0")
+
+
+def write_root(image: Path, root: Root) -> None:
+    """In place of a published image's root record."""
+    with image.open("r+b") as file:
+        file.seek(RING_FIRST_BLOCK * BLOCK_SIZE)
+        file.write(root.pack())
+
+
+def test_signed_by_its_publisher(
+    machine: Start, serve: Serve, published: Published, blank: Path, tmp_path: Path
+) -> None:
+    """The key is enough to adopt; a store that another has signed, or that has gone back, is named, and the next one asked."""
+    key = Ed25519PrivateKey.generate()
+    trust = key_name(public_bytes(key.public_key()))
+    with Store(published.path) as store:
+        root = store.root
+    bad = tmp_path / "bad.img"
+    bad.write_bytes(published.path.read_bytes())
+    write_root(bad, replace(root, signature=Ed25519PrivateKey.generate().sign(root.hash)))
+    write_root(published.path, replace(root, signature=key.sign(root.hash)))
+    fars = [serve(bad), serve(published.path)]
+    first = machine(blank, fars=[far.uri for far in fars], trust=trust, fill=False)
+    wait_for_prompt(first)
+    assert "far1: its root is not signed by the trusted key" in first.voice
+    assert first.command_at_prompt("warm") == "{'from': 'afar'}"
+    first.kill()
+    older = Root.unpack(replace(root, generation=root.generation - 1).sealed())
+    write_root(bad, replace(older, signature=key.sign(older.hash)))
+    for far in fars:
+        far.forget()
+    second = machine(blank, fars=[far.uri for far in fars], trust=trust, fill=False)
+    wait_for_prompt(second)
+    assert "far1: its signed root is older than the one that was adopted: refused" in second.voice
+    touch(second, 100, 20)
+    assert max(offset for offset, _ in fars[0].reads()) < (RING_FIRST_BLOCK + RING_COUNT) * BLOCK_SIZE
+    assert fars[1].reads()[4:]
 
 
 def test_a_far_with_a_flipped_bit(machine: Start, serve: Serve, published: Published, blank: Path) -> None:

@@ -90,6 +90,8 @@ def test_wrong_usage(small_image: Path, run_revenant: Run, words: list[str]) -> 
 
 def test_near_and_far_that_do_not_fit(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:
     blank, foreign, far = tmp_path / "blank.img", tmp_path / "foreign.img", tmp_path / "far.img"
+    key, public = tmp_path / "key", tmp_path / "key.pub"
+    assert run_revenant("keygen", key).returncode == 0
     blank.write_bytes(bytes(8 << 20))
     foreign.write_bytes(b"important" * 1000)
     assert run_revenant("publish", small_image, far).returncode == 0
@@ -97,6 +99,9 @@ def test_near_and_far_that_do_not_fit(small_image: Path, tmp_path: Path, run_rev
         (["--near", blank], blank, "blank"),
         (["--near", blank, "--far", far], blank, "trust"),
         (["--near", blank, "--far", far, "--trust", HASH], far, "root hash"),
+        (["--near", blank, "--far", far, "--trust", public], far, "its root is not signed"),
+        (["--near", blank, "--far", far, "--trust", key], key, "not a public key"),
+        (["--near", blank, "--far", far, "--trust", "none.pub"], "none.pub", "No such file"),
         (["--near", blank, "--far", foreign, "--trust", HASH], foreign, "not a Revenant store"),
         (["--near", blank, "--far", "nbd+unix:///?socket=/nowhere", "--trust", HASH], "nowhere", "no server"),
         (["--near", blank, "--far", "nbd+unix:///", "--trust", HASH], "nbd+unix", "socket"),

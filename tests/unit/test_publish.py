@@ -15,6 +15,7 @@ from revenant.errors import StoreError
 from revenant.format import SPACE_SHARES, PageKey, RootFlag
 from revenant.publish import Copy, copy_generation, publish_image
 from revenant.store import Store, Tree, open_fars
+from revenant.trust import KEY_PREFIX, is_trusted, parse_trust
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))
 import store_host
@@ -51,6 +52,24 @@ def test_command(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:
     assert not (tmp_path / "other.img").exists()
     result = run_revenant("publish", small_image, tmp_path / "json.img", "--at", "1", "--json")
     assert json.loads(result.stdout)["generation"] == 1
+
+
+def test_signing(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:
+    """A key of openssl's kind is made once, signs, and is told from others."""
+    key, out = tmp_path / "key", tmp_path / "far.img"
+    name = run_revenant("keygen", key).stdout.strip()
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert parse_trust(str(tmp_path / "key.pub")) == name == parse_trust(name.upper())
+    again = run_revenant("keygen", key)
+    assert again.returncode == 1 and f"{key}: File exists" in again.stderr
+    assert run_revenant("publish", small_image, out, "--sign", key).returncode == 0
+    with Store(out) as far:
+        check_store(far)
+        assert is_trusted(far.root, name) and not is_trusted(far.root, KEY_PREFIX + "17" * 32)
+    for file, reason in ((tmp_path / "key.pub", "not a private key"), (tmp_path / "none", "No such file")):
+        result = run_revenant("publish", small_image, tmp_path / "other.img", "--sign", file)
+        assert result.returncode == 1 and f"{file}: {reason}" in result.stderr
+    assert not (tmp_path / "other.img").exists()
 
 
 @pytest.fixture(scope="session")

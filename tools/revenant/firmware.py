@@ -31,6 +31,7 @@ from revenant.format import (
 )
 from revenant.qemu import MachineConfig, boots_by_itself, far_blockdev
 from revenant.store import Store, header_fault
+from revenant.trust import is_trusted
 
 QEMU_IMG = "qemu-img"
 TIMEOUT_S = 30
@@ -75,13 +76,13 @@ def check_remote(uri: str) -> None:
 
 
 def remote_kernel(uri: str, trust: str) -> bytes | None:
-    """The kernel of the published root with this hash, by two reads; None: it is not to be had so.
+    """The kernel of a published root that is trusted, by two reads; None: it is not to be had so.
 
-    A firmware reads one block after the other, each a round trip. Every byte is verified, up to the hash.
+    A firmware reads one block after the other, each a round trip. Every byte is verified, up to what is trusted.
     """
     try:
         root = Root.unpack(read_remote(uri, RING_FIRST_BLOCK)[:SECTOR_SIZE])
-        if root.sealed() != root.pack() or root.hash.hex() != trust or not 0 < root.kernel_size <= KERNEL_SIZE_MAX:
+        if root.sealed() != root.pack() or not is_trusted(root, trust) or not 0 < root.kernel_size <= KERNEL_SIZE_MAX:
             return None
         count = -(-root.kernel_size // BLOCK_SIZE)
         data = read_remote(uri, root.kernel.block, 1 + count)

@@ -1,4 +1,4 @@
-"""Commands about image files: create, info, check, log, publish. None of them starts a machine."""
+"""Commands about image files: create, info, check, log, publish, keygen. None of them starts a machine."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from revenant.output import in_units, print_facts, print_rows, working
 from revenant.publish import publish_image
 from revenant.record import RECORD_MACHINE_PAGE, MachineRecord
 from revenant.store import Store, open_fars
+from revenant.trust import key_name
 
 Image = Annotated[Path, typer.Argument(help="The image file.")]
 Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
@@ -80,6 +81,7 @@ def store_facts(store: Store) -> dict[str, Any]:
         "time": when(root.wall_ns),
         "mono_ns": root.mono_ns,
         "root_hash": root.hash.hex(),
+        "signed": any(root.signature),
         "block_count": header.block_count,
         "free_count": root.free_count,
         "size": in_units(header.block_count * BLOCK_SIZE),
@@ -144,12 +146,13 @@ def publish(
     record: Annotated[
         bool, typer.Option("--record", help="Start a copy, note what it touches; that is laid out and fetched first.")
     ] = False,
+    sign: Annotated[Path | None, typer.Option(help="Sign its root with this private key (`revenant keygen`).")] = None,
     far: Far = None,
     as_json: Json = False,
 ) -> None:
     """Write a far image of one generation, and print its root hash, which is what its users trust."""
     with working(f"publishing {image}"), Store(image, open_fars(far or [])) as store:
-        root = publish_image(store, out, generation, record)
+        root = publish_image(store, out, generation, record, sign)
     if as_json:
         facts = {"image": str(out), "generation": root.generation, "root_hash": root.hash.hex()}
         print_facts({**facts, "block_count": root.block_count, "packed_count": root.packed_count}, as_json)
@@ -157,9 +160,24 @@ def publish(
         print(root.hash.hex())
 
 
+def keygen(
+    key: Annotated[Path, typer.Argument(help="The private key's file; the public one gets .pub behind its name.")],
+    as_json: Json = False,
+) -> None:
+    """Make an Ed25519 key and print its public half. `publish --sign KEY` signs, `run --trust KEY.pub` trusts it."""
+    from revenant import keys
+
+    path, public = keys.make_key_files(key)
+    name = key_name(public)
+    if as_json:
+        print_facts({"private_key": str(key), "public_key": str(path), "trust": name}, as_json)
+    else:
+        print(name)
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (create, info, check, log, publish):
+    for command in (create, info, check, log, publish, keygen):
         app.command()(command)
 
 

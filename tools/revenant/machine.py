@@ -34,6 +34,7 @@ from revenant.firmware import boot_disk, remote_kernel, require_bootable
 from revenant.qemu import Boot, MachineConfig, Wiring, command_line, require_qemu
 from revenant.store import Store
 from revenant.symbols import explain
+from revenant.trust import is_trusted
 
 EXIT_PANIC = 0x7F << 1 | 1  # isa-debug-exit: the value written, doubled, plus one
 EXIT_LOADER = 0x7E << 1 | 1
@@ -64,22 +65,36 @@ def local_images(config: MachineConfig) -> list[Path]:
     return [config.near, *(Path(uri) for uri in config.fars if "://" not in uri)]
 
 
+def far_kernel(uri: str, trust: str | None) -> tuple[bytes, str] | None:
+    """The kernel of a far store that is to be trusted, and where it is; StoreError or None: it is not to be had."""
+    if "://" in uri:
+        kernel = remote_kernel(uri, trust) if trust else None
+        return (kernel, f"trusted root of {uri}") if kernel else None
+    with Store(Path(uri)) as store:
+        if trust and not is_trusted(store.root, trust):
+            raise store.fault("its root is not the trusted one")
+        return store.kernel(), f"generation {store.root.generation} of {uri}"
+
+
 def find_kernel(config: MachineConfig) -> tuple[bytes, str] | None:
-    """The kernel of the near image's newest generation, or of the first far store; None: boot by MBR."""
+    """The kernel of the near image's newest generation, or of the first far store that has it; None: boot by MBR."""
     if config.boot == Boot.MBR:
         return None
     reason, trust = "there is no image file to take it from", config.trust
-    for path in local_images(config):
+    try:
+        with Store(config.near) as store:
+            trust = store.table[0].root_hash.hex() if store.table else trust
+            return store.kernel(), f"generation {store.root.generation} of {config.near}"
+    except StoreError as error:
+        reason = error.reason
+    for uri in config.fars:
         try:
-            with Store(path) as store:
-                trust = store.table[0].root_hash.hex() if store.table else trust
-                return store.kernel(), f"generation {store.root.generation} of {path}"
+            found = far_kernel(uri, trust)
         except StoreError as error:
             reason = error.reason
-    if config.fars and "://" in config.fars[0] and trust:
-        kernel = remote_kernel(config.fars[0], trust)
-        if kernel is not None:
-            return kernel, f"root {trust} of {config.fars[0]}"
+            continue
+        if found is not None:
+            return found
     if config.boot == Boot.PVH:
         raise MachineError(config.near, f"no kernel to enter by PVH: {reason}", "use --boot mbr")
     return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,15 +47,28 @@ class Copy:
     ring_stride: int = 1
     resume: Sequence[PageKey] | None = None
     """What a start touches, in its order; None: the store's own list."""
+    sign: Callable[[bytes], bytes] | None = None
+    """Signs the root hash."""
 
 
-def publish_image(store: Store, out: Path, generation: int | None, record: bool = False) -> Root:
+def publish_image(
+    store: Store, out: Path, generation: int | None, record: bool = False, key: Path | None = None
+) -> Root:
     """Write a far image; StoreError if a page cannot be had from near or the far stores given.
 
-    `record`: with a new resume list, by a start of a copy in a machine of its own.
+    `record`: with a new resume list, by a start of a copy in a machine of its own. `key`: a private key's file, to
+    sign with; KeyFileError.
     """
+    sign = load_signer(key) if key else None
     resume = record_start(store, out.parent, generation) if record else None
-    return copy_generation(store, out, Copy(generation, resume=resume))
+    return copy_generation(store, out, Copy(generation, resume=resume, sign=sign))
+
+
+def load_signer(key: Path) -> Callable[[bytes], bytes]:
+    """What signs with a private key's file; KeyFileError."""
+    from revenant import keys
+
+    return keys.load_private_key(key).sign
 
 
 def record_start(store: Store, folder: Path, generation: int | None) -> list[PageKey]:
@@ -103,5 +116,6 @@ def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
         retain_count=store.root.retain_wanted or store.root.retain_count,
         retain_hourly=store.root.retain_hourly,
         retain_daily=store.root.retain_daily,
+        sign=copy.sign,
     )
     return StoreWriter(out, contents, copy.block_count, copy.ring_stride).write()

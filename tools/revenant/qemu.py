@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from revenant.errors import MachineError
 from revenant.format import RETAIN_COUNT_MAX, RETAIN_COUNT_MIN, RETAIN_DAILY_MAX, RETAIN_HOURLY_MAX
+from revenant.trust import KEY_PREFIX
 
 QEMU = "qemu-system-x86_64"
 DEBUG_EXIT_PORT = 0xF4
@@ -101,6 +102,7 @@ class MachineConfig:
     near: Path
     fars: Sequence[str] = ()
     trust: str | None = None
+    """As in trust.py."""
     memory_mib: int = MEMORY_MIB_DEFAULT
     accelerator: Accelerator = Accelerator.AUTO
     interval_ms: int = INTERVAL_MS_DEFAULT
@@ -123,7 +125,8 @@ class MachineConfig:
         """The words of fw_cfg file opt/revenant/options (kernel/README.md)."""
         words = [f"interval_ms={self.interval_ms}", f"relaxed={int(self.relaxed)}", f"log={self.log_level}"]
         if self.trust:
-            words.append(f"trust={self.trust}")
+            key = self.trust.removeprefix(KEY_PREFIX)
+            words.append(f"trust={key}" if key == self.trust else f"trust_key={key}")
         if self.retain:
             words.append(f"retain={self.retain}")
         if not self.fill:

@@ -48,6 +48,7 @@ from revenant.qemu import (
 from revenant.remote import linked
 from revenant.script import run_script
 from revenant.store import Store
+from revenant.trust import distrust_reason, parse_trust
 
 Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
 Near = typer.Option(help="The near image; made if missing.", readable=False)  # prepare_near says it better
@@ -66,11 +67,6 @@ def is_blank(path: Path) -> bool:
     except OSError as error:
         raise StoreError(path, error.strerror or "cannot be read") from None
     return True
-
-
-def is_hash(text: str) -> bool:
-    """64 lower-case hex digits."""
-    return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def prepare_near(near: Path, fars: list[str], trust: str | None, making: Making)
     if not fars:
         raise StoreError(near, "blank: there is no store in it", "give --far and --trust")
     if trust is None:
-        raise StoreError(near, "blank, and nothing says which far store to trust", "give --trust ROOTHASH")
+        raise StoreError(near, "blank, and nothing says which far store to trust", "give --trust ROOTHASH or KEY.pub")
     return True
 
 
@@ -137,14 +133,20 @@ def removed_if_refused(near: Path) -> Iterator[None]:
 
 
 def check_fars(fars: list[str], trust: str | None, adopting: bool) -> None:
-    """Far files must be stores; one that is to be adopted must have the trusted root."""
-    for number, uri in enumerate(fars, start=1):
+    """Far files must be stores; where one is to be adopted, it is enough that one of all far stores may be."""
+    faults = []
+    for uri in fars:
         if "://" in uri:
             continue
-        with Store(Path(uri)) as store:
-            hashes = [root.hash.hex() for root in store.roots]
-        if adopting and number == 1 and trust not in hashes:
-            raise StoreError(uri, f"its root hash is {hashes[0]}, not the one to trust")
+        try:
+            with Store(Path(uri)) as store:
+                reason = distrust_reason(store.roots, trust) if adopting and trust else ""
+            if reason:
+                raise StoreError(uri, reason)
+        except StoreError as error:
+            faults.append(error)
+    if faults and (not adopting or len(faults) == len(fars)):
+        raise faults[0]
 
 
 def reachable(uri: str) -> bool:
@@ -257,7 +259,7 @@ def run(
     script: Annotated[list[str] | None, typer.Argument(help="-- SCRIPT: run it, then stop.")] = None,
     near: Annotated[Path, Near] = Path("machine.img"),
     far: Annotated[list[str] | None, typer.Option(help="A file, nbd://, nbd+unix:// or http://.")] = None,
-    trust: Annotated[str | None, typer.Option(help="Root hash that far must have.")] = None,
+    trust: Annotated[str | None, typer.Option(help="Far's root hash, or the public key of its publisher.")] = None,
     memory: Annotated[int, typer.Option(help="MiB of RAM.", min=32)] = MEMORY_MIB_DEFAULT,
     accel: Annotated[Accelerator, typer.Option(help="QEMU's engine.")] = Accelerator.AUTO,
     interval: Annotated[int, typer.Option(help="ms from snapshot to snapshot.", min=0, max=60000)] = 100,
@@ -275,8 +277,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Start the machine, or let it go on. In a terminal, Ctrl-A X leaves it; nothing is lost by that."""
-    if trust is not None and not is_hash(trust := trust.lower()):
-        raise typer.BadParameter("a root hash has 64 hex digits", param_hint="--trust")
+    try:
+        trust = parse_trust(trust) if trust is not None else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--trust") from None
     if script and len(script) > 1:
         raise typer.BadParameter("one script file", param_hint="SCRIPT")
     if keep and (console != "pty" or script or relaxed):
@@ -393,7 +397,7 @@ def doctor(as_json: Json = False) -> None:
     for command in (QEMU, "qemu-img", nbd.NBDKIT, "gcc", "make", "nasm"):
         found = version_of(command)
         rows.append({"what": command, "ok": found != "missing", "found": found})
-    for package in ("pexpect", "qemu.qmp", "pyelftools", "mpremote", "pymonocypher"):
+    for package in ("pexpect", "qemu.qmp", "pyelftools", "mpremote", "cryptography"):
         rows.append({"what": package, "ok": True, "found": importlib.metadata.version(package)})
     files = genesis.BuildFiles.locate()
     for path in (files.kernel, files.userland, files.boot_record, files.loader):

@@ -12,7 +12,7 @@ import os
 import secrets
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from revenant.errors import StoreError
@@ -142,6 +142,8 @@ class Contents:
     retain_hourly: int = 0
     retain_daily: int = 0
     store_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+    sign: Callable[[bytes], bytes] | None = None
+    """Makes the 64 bytes of the signature of a root hash."""
 
 
 class StoreWriter:
@@ -373,4 +375,5 @@ class StoreWriter:
             loader=fields["loader"],
             resume=fields["resume"],
         )
-        return Root.unpack(root.sealed())
+        root = Root.unpack(root.sealed())
+        return replace(root, signature=contents.sign(root.hash)) if contents.sign else root
