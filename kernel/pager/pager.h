@@ -43,7 +43,7 @@ struct pager_hooks {
 
 struct pager_options {
     uint64_t interval_ns; /* between snapshots; 0: only on demand */
-    int fill;             /* idle time brings what is still far */
+    int fill;             /* what nobody touches comes, too: when idle, and in an eighth of a busy machine's time */
     int record;           /* says which pages are asked of the store, in their order */
 };
 

@@ -13,6 +13,10 @@
 
 #define COPIES_INTERVAL_NS 1000000000ull /* between roots that only record localised copies */
 #define FULL_RETRY_NS 1000000000ull
+enum {
+    FILL_BUDGET = 4,
+    FILL_SHARE = 8, /* of a busy machine's time an eighth is for what nobody asks for */
+};
 
 struct pager_state pager;
 
@@ -20,6 +24,7 @@ static struct store_commit commit;
 static int wanted;          /* a snapshot was asked for since the last freeze */
 static int frozen_waiting;  /* a frozen epoch that the store had no room for yet */
 static uint64_t freeze_ns, retry_ns;
+static uint64_t fill_due_ns;  /* 0: there is nothing to do for it now */
 static char tag[TAG_SIZE_MAX + 1]; /* of the next generation, or of the one being committed */
 static uint32_t tag_flags;
 
@@ -196,7 +201,18 @@ static uint64_t snapshot_due_ns(void) {
 }
 
 static uint64_t copies_due_ns(void) {
+    if (store_waits_for_root() && retry_ns == 0)
+        return 0;
     return store_has_unsaved_copies() ? freeze_ns + COPIES_INTERVAL_NS : UINT64_MAX;
+}
+
+/* In small pieces: what somebody waits for comes before the next. */
+static int fill(uint64_t now, int idle) {
+    if (!pager.options.fill || (!idle && now < fill_due_ns))
+        return 0;
+    int more = store_fill(FILL_BUDGET);
+    fill_due_ns = more ? now + (pager.hooks->now_ns() - now) * FILL_SHARE : 0;
+    return more && idle;
 }
 
 int pager_work(unsigned budget, int idle) {
@@ -204,9 +220,9 @@ int pager_work(unsigned budget, int idle) {
     int more = store_work(budget);
     if (store_commit_running())
         return more;
-    if (idle && !more && pager.options.fill)
-        more = store_fill(budget);
     uint64_t now = pager.hooks->now_ns();
+    if (!more)
+        more = fill(now, idle);
     if (frozen_waiting) {
         if (now >= retry_ns)
             commit_start();
@@ -229,6 +245,8 @@ uint64_t pager_deadline_ns(void) {
         return deadline;
     if (frozen_waiting)
         return earlier(deadline, retry_ns); /* nothing else is begun before */
+    if (fill_due_ns != 0)
+        deadline = earlier(deadline, fill_due_ns);
     return earlier(deadline, earlier(snapshot_due_ns(), copies_due_ns()));
 }
 

@@ -20,6 +20,7 @@ struct run {
     uint64_t first;        /* block in its store */
     unsigned count, left;  /* pages in all, not yet given away */
     int hedged;            /* another disk was asked, too */
+    int is_paced;          /* nobody asked for it */
     uint64_t start_ns;
     struct store_io io;    /* its pages; NULL: given away */
     struct list_node link; /* of those that are here, oldest first */
@@ -59,6 +60,8 @@ static void read_done(struct store_io *io, int status) {
     run->state = RUN_HERE;
     list_append(&here, &run->link);
     answered_ns[run->disk] = store.env->now_ns();
+    if (run->is_paced)
+        pace_ended(run->disk, run->count, status == 0 ? answered_ns[run->disk] - run->start_ns : 0);
     unsigned home = run->home, disk = run->disk, count = run->count;
     uint64_t first = run->first;
     if (status != 0)
@@ -66,8 +69,8 @@ static void read_done(struct store_io *io, int status) {
     fetch_ahead_done(disk, home, first, count, status);
 }
 
-/* Reads `count` blocks of store `home` from a disk that serves it. 1: all or the first of them are on their way. */
-int ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count) {
+/* Reads `count` blocks of store `home` from a disk that serves it: how many, the first ones, are on their way. */
+unsigned ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count, int is_paced) {
     struct run *run = run_new();
     if (run == NULL)
         return 0;
@@ -78,6 +81,7 @@ int ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count) {
     run->left = run->count;
     run->home = home;
     run->disk = disk;
+    run->is_paced = is_paced;
     run->first = first;
     run->start_ns = store.env->now_ns();
     run->io.op = STORE_READ;
@@ -93,7 +97,9 @@ int ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count) {
     }
     store.facts.far_requests++;
     store.facts.far_reads += run->count;
-    return 1;
+    if (is_paced)
+        pace_started(disk, run->count);
+    return run->count;
 }
 
 static int has(const struct run *run, unsigned home, uint64_t block) {
@@ -153,7 +159,7 @@ void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home)) {
         unsigned disk = instead(run->disk, run->home);
         run->hedged = 1;
         if (disk != 0)
-            ahead_start(disk, run->home, run->first, run->count);
+            ahead_start(disk, run->home, run->first, run->count, 0);
     }
 }
 

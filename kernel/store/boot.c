@@ -161,10 +161,8 @@ static int localise(void) {
 static int child_read(void) {
     uint64_t near_block;
     const struct block_ptr_disk *pointer = &boot.node->child[boot.child];
-    if (copy_busy())
-        return 0;
     int status = copy_find(ptr_store(pointer), ptr_block(pointer), &near_block);
-    if (status == -E_AGAIN)
+    if (status == -E_AGAIN || copy_page(ptr_store(pointer), ptr_block(pointer)) != NULL)
         return 0;
     if (status != 0 || near_block == 0)
         return retry_later(STATE_LOCALISE);

@@ -629,6 +629,7 @@ uint64_t store_deadline_ns(void) {
 }
 
 int store_has_unsaved_copies(void) { return store.unsaved || store.far_changed || boot_ready(); }
+int store_waits_for_root(void) { return store_has_unsaved_copies() && fill_waits_for_root(); }
 uint64_t store_generation(void) { return store.root.generation; }
 uint64_t store_mono_ns(void) { return store.root.mono_ns; }
 uint64_t store_wall_ns(void) { return store.root.wall_ns; }

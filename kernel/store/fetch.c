@@ -9,7 +9,11 @@
  */
 #include "store/internal.h"
 
-enum { JOB_COUNT = 64, RUN_BLOCK_COUNT = 16 /* aligned; what is read with a far block */ };
+enum {
+    JOB_COUNT = 64,
+    RUN_BLOCK_COUNT = 16,     /* aligned; what is read with a far block */
+    BUSY_RUN_BLOCK_COUNT = 4, /* the same while the link is busy with what comes anyway */
+};
 #define DEMOTED_NS 10000000000ull
 
 /* A fetch that is being served. */
@@ -160,28 +164,37 @@ static int is_absent(unsigned home, uint64_t block) {
 /* Reads a far block and those around it. 1: a run is on its way. */
 static int start_run(const struct job *job, unsigned disk) {
     unsigned home = ptr_store(&job->fetch->pointer);
-    uint64_t block = ptr_block(&job->fetch->pointer), low = block & ~(uint64_t)(RUN_BLOCK_COUNT - 1);
-    uint64_t high = low + RUN_BLOCK_COUNT, first = block, end = block + 1;
+    uint64_t aligned = pace_in_flight(disk) == 0 ? RUN_BLOCK_COUNT : BUSY_RUN_BLOCK_COUNT;
+    uint64_t block = ptr_block(&job->fetch->pointer), low = block & ~(aligned - 1);
+    uint64_t high = low + aligned, first = block, end = block + 1;
     if (high > store.far[home - 1].block_count)
         high = store.far[home - 1].block_count;
     while (first > low && is_absent(home, first - 1))
         first--;
     while (end < high && is_absent(home, end))
         end++;
-    return ahead_start(disk, home, first, (unsigned)(end - first));
+    return ahead_start(disk, home, first, (unsigned)(end - first), 0) != 0;
 }
 
-/* Reads blocks from `block` on, up to the first that is here or on its way, from the first disk that has them. */
-int fetch_run(unsigned home, uint64_t block, unsigned count) {
-    uint64_t left = store.far[home - 1].block_count - block;
+/*
+ * Reads on from `block`, from the first disk that has it, as far as that one's pace allows: what nobody waits for. How many blocks
+ * need not be looked at any more; 0: none can be had so; -E_AGAIN: there is enough on its way.
+ */
+int fetch_unasked(unsigned home, uint64_t block) {
+    uint64_t block_count = store.far[home - 1].block_count;
     unsigned disk = 0, absent = 0;
     while (disk < store.env->disk_count && (!disk_serves(disk, home) || !is_healthy(disk)))
         disk++;
-    if (disk == store.env->disk_count || block >= store.far[home - 1].block_count)
+    if (disk == store.env->disk_count || block >= block_count)
         return 0;
-    while (absent < count && absent < left && is_absent(home, block + absent))
+    if (!is_absent(home, block))
+        return 1;
+    unsigned room = pace_room(disk);
+    if (room == 0)
+        return -E_AGAIN;
+    while (absent < room && block + absent < block_count && is_absent(home, block + absent))
         absent++;
-    return absent > 0 && ahead_start(disk, home, block, absent);
+    return (int)ahead_start(disk, home, block, absent, 1);
 }
 
 /* Another healthy disk with the same store; 0: there is none. The late one is asked last from now on. */

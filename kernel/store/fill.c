@@ -1,17 +1,16 @@
 /*
  * kernel/store/fill.c: what nobody asks for comes, too: all that the adopted root reaches, until no far store is needed.
  *
- * Promise: works only while nobody else waits for a store, and leaves an eighth of near free. Near is said to be
- * complete only after a walk that met nothing without an entry in the presence map, and by a root that makes that
+ * Promise: asks for nothing while somebody else waits for a store, leaves the links' queues short (pace.c) and an eighth of
+ * near free. Near is said to be complete only after a walk that met nothing without an entry in the presence map, and by a root that makes that
  * map durable.
- * Called by: store_fill (pager, when idle), open.c (which root), commit.c (may it be said). The walk is over the far
+ * Called by: store_fill (pager, in small pieces), open.c (which root), commit.c (may it be said). The walk is over the far
  * store's own tree: all far blocks of any later generation are in it, and it never changes.
  */
 #include "store/internal.h"
 
 enum {
     FETCH_COUNT = 16,
-    RUN_BLOCK_COUNT = 32, /* two such runs are on their way at most */
     DEPTH_MAX = DIRECTORY_HEIGHT_MAX + SPACE_HEIGHT_MAX + 1,
     ROOT_POINTER_COUNT = 2, /* tree, resume list */
 };
@@ -27,10 +26,13 @@ struct fill_fetch {
 
 static struct {
     int known, walking, failed;
+    int deciding;            /* a walk over what is durable: near may be complete */
     struct block_ptr_disk root[ROOT_POINTER_COUNT];
     unsigned root_index, tree_height;
     uint64_t missing_count;  /* met in this walk */
     uint64_t retry_ns;
+    unsigned ahead_home;     /* where reading on has come to */
+    uint64_t ahead_block;
     unsigned depth;
     struct fill_fetch node[DEPTH_MAX]; /* from the top down */
     struct fill_fetch page[FETCH_COUNT];
@@ -54,9 +56,18 @@ static void fetched(struct store_fetch *fetch, int status) {
         fill.failed = 1;
 }
 
-static void start_fetch(struct fill_fetch *own, const struct block_ptr_disk *pointer) {
+/* Store numbers become ours, once. */
+static void node_fetched(struct store_fetch *fetch, int status) {
+    struct node_disk *node = fetch->page;
+    if (status == 0)
+        status = pointers_translate(node->child, NODE_FANOUT, ptr_store(&fetch->pointer));
+    fetched(fetch, status);
+}
+
+static void start_fetch(struct fill_fetch *own, const struct block_ptr_disk *pointer,
+                        void (*done)(struct store_fetch *fetch, int status)) {
     own->busy = 1;
-    own->fetch = (struct store_fetch){.pointer = *pointer, .page = own->fetch.page, .done = fetched, .owner = own};
+    own->fetch = (struct store_fetch){.pointer = *pointer, .page = own->fetch.page, .done = done, .owner = own};
     check(store_fetch(&own->fetch) == 0);
 }
 
@@ -101,18 +112,28 @@ static int is_missing(const struct block_ptr_disk *pointer) {
     return copy_page(ptr_store(pointer), ptr_block(pointer)) == NULL;
 }
 
-/* Two runs from a missing block on. */
-static void read_ahead(const struct block_ptr_disk *pointer) {
+/* Reads on from a missing block. 1: it is here, or only who asks for it alone may get it; 0: it is on its way. */
+static int bring(const struct block_ptr_disk *pointer) {
+    unsigned home = ptr_store(pointer), disk;
     uint64_t block = ptr_block(pointer);
-    for (unsigned run = 0; run < 2; run++, block += RUN_BLOCK_COUNT)
-        fetch_run(ptr_store(pointer), block, RUN_BLOCK_COUNT);
+    const void *page;
+    int status = 1;
+    if (home != fill.ahead_home || block > fill.ahead_block || ahead_find(home, block, &page, &disk) == AHEAD_NONE)
+        fill.ahead_block = block;
+    fill.ahead_home = home;
+    while (status > 0 && fill.ahead_block - block < PACE_WINDOW_MAX) {
+        status = fetch_unasked(home, fill.ahead_block);
+        fill.ahead_block += status > 0 ? (unsigned)status : 0;
+    }
+    enum ahead_state state = ahead_find(home, block, &page, &disk);
+    return state == AHEAD_HERE || (state == AHEAD_NONE && status != -E_AGAIN);
 }
 
 static void push(const struct block_ptr_disk *pointer, unsigned directory) {
     struct fill_fetch *node = &fill.node[fill.depth++];
     node->directory = directory;
     node->slot = 0;
-    start_fetch(node, pointer);
+    start_fetch(node, pointer, node_fetched);
 }
 
 /* A page is asked for, a node is entered. 1: done, 0: later; or a negative error. */
@@ -128,20 +149,18 @@ static int visit(const struct block_ptr_disk *pointer, unsigned directory) {
     int missing = is_missing(pointer);
     if (missing < 0)
         return missing == -E_AGAIN || missing == -E_NOMEM ? 0 : missing;
-    if (missing)
-        read_ahead(pointer);
+    if (missing && !bring(pointer))
+        return 0;
     if (!is_page)
         push(pointer, directory);
     else if (missing)
-        start_fetch(own, pointer);
+        start_fetch(own, pointer, fetched);
     return 1;
 }
 
 /* The next child of the node at the end of the path. */
 static int walk_node(struct fill_fetch *node) {
-    struct node_disk *page = node->fetch.page;
-    if (node->slot == 0 && pointers_translate(page->child, NODE_FANOUT, ptr_store(&node->fetch.pointer)) != 0)
-        return -E_CORRUPT;
+    const struct node_disk *page = node->fetch.page;
     while (node->slot < NODE_FANOUT && !ptr_present(&page->child[node->slot]))
         node->slot++;
     if (node->slot == NODE_FANOUT) {
@@ -167,17 +186,19 @@ static int boot_objects_are_near(void) {
 }
 
 static void finish_walk(void) {
-    int complete = fill.missing_count == 0 && boot_objects_are_near();
+    int complete = fill.deciding && fill.missing_count == 0 && boot_objects_are_near();
+    int again = !fill.deciding || fill.missing_count != 0;
     end_walk();
+    fill.deciding = 1;
     if (complete)
         store.complete = store.unsaved = 1;
-    else if (fill.missing_count != 0)
+    else if (again)
         fill.retry_ns = 0; /* look again: now all of it should be here */
 }
 
 static int begin_walk(void) {
-    if (copy_busy() || store.unsaved)
-        return 0; /* what came last time is entered first */
+    if (fill.deciding && (copy_busy() || store.unsaved))
+        return 0; /* what came last time is made durable first */
     fill.walking = 1;
     fill.root_index = 0;
     fill.missing_count = 0;
@@ -210,6 +231,11 @@ int store_fill(unsigned budget) {
         if (!fill_step())
             return fetch_is_ready();
     return 1;
+}
+
+/* All that was missing has come, or near is complete. */
+int fill_waits_for_root(void) {
+    return store.complete || (fill.deciding && !fill.walking && fill.retry_ns == 0 && !copy_busy());
 }
 
 uint64_t fill_retry_ns(void) { return fill.walking || store.complete ? 0 : fill.retry_ns; }

@@ -231,17 +231,25 @@ void fetch_hedge(void);
 uint64_t fetch_deadline_ns(void); /* when it is due; it may have passed */
 void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status);
 
-int fetch_run(unsigned home, uint64_t block, unsigned count);
+int fetch_unasked(unsigned home, uint64_t block);
 
 /* ahead.c: blocks of far stores, raw, before anyone has asked for each of them */
 enum ahead_state { AHEAD_NONE, AHEAD_LOADING, AHEAD_HERE };
 void ahead_init(void);
-int ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count);
+unsigned ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count, int is_paced);
 enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, unsigned *disk);
 void ahead_drop(unsigned home, uint64_t block);
 size_t ahead_shrink(size_t page_count);
 uint64_t ahead_deadline_ns(void);
 void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home));
+
+/* pace.c: how much of what nobody waits for may be on its way */
+enum { PACE_WINDOW_MAX = 256 };
+void pace_init(void);
+unsigned pace_room(unsigned disk);
+unsigned pace_in_flight(unsigned disk);
+void pace_started(unsigned disk, unsigned block_count);
+void pace_ended(unsigned disk, unsigned block_count, uint64_t response_ns);
 
 /* copy.c: localising */
 int copy_offer(const struct block_ptr_disk *pointer, const void *page); /* 1: there is or will be a copy */
@@ -261,6 +269,7 @@ void copy_bad(unsigned home, uint64_t far_block);
 /* fill.c */
 void fill_init(const struct root_disk *root);
 uint64_t fill_retry_ns(void);
+int fill_waits_for_root(void);
 
 /* clone.c: clones and drops of spaces */
 uint64_t clone_alias(uint64_t space);

@@ -518,7 +518,7 @@ static void read_packed(unsigned disk, const struct root_disk *root) {
         return;
     for (unsigned run = 0; at < end && run < PACKED_RUN_COUNT_MAX; at += STORE_IO_PAGES_MAX, run++) {
         uint64_t left = end - at;
-        ahead_start(disk, 1, at, left < STORE_IO_PAGES_MAX ? (unsigned)left : STORE_IO_PAGES_MAX);
+        ahead_start(disk, 1, at, left < STORE_IO_PAGES_MAX ? (unsigned)left : STORE_IO_PAGES_MAX, 0);
     }
 }
 
@@ -609,6 +609,7 @@ int store_open(const struct store_env *env, const struct store_options *options)
     cache_init();
     fetch_init();
     ahead_init();
+    pace_init();
     fill_init(NULL);
     copy_init();
     clone_init();

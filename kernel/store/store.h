@@ -133,12 +133,13 @@ int store_commit_start(struct store_commit *commit);
 /* Does CPU work for up to `budget` pages or nodes of the running commit and of localising; 1: there is more to do right
  * now, 0: it waits for completions or has nothing to do. */
 int store_work(unsigned budget);
-/* The same for what nobody asks for: near becomes complete. When nothing else is to be done. */
+/* The same for what nobody asks for: near becomes complete. When store_work has nothing to do. */
 int store_fill(unsigned budget);
 uint64_t store_deadline_ns(void);            /* store_work wants to be called then at the latest; UINT64_MAX: no need */
 int store_commit_running(void);
 /* localised since the last root: worth a root without pages, when idle */
 int store_has_unsaved_copies(void);
+int store_waits_for_root(void);              /* at once: near becomes complete by it, or soon after */
 
 /* Changes to the tree that have no page data; take effect in the next commit started after the call. -E_LIMIT,
  * -E_AGAIN as above. */

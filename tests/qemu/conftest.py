@@ -141,6 +141,20 @@ class FarServer:
                 depths.append(answered + 1)
         return depths
 
+    def bytes_under_way(self) -> list[int]:
+        """At every read: how much was asked for and not answered, that read included."""
+        assert self.config.log is not None
+        asked: dict[tuple[str, str], int] = {}
+        sums: list[int] = []
+        pattern = r"connection=(\d+) (\.*)Read id=(\d+)(?: offset=\w+ count=(0x[0-9a-f]+))?"
+        for connection, dots, number, count in re.findall(pattern, self.config.log.read_text()):
+            if dots:
+                asked.pop((connection, number), None)
+            else:
+                asked[connection, number] = int(count, 16)
+                sums.append(sum(asked.values()))
+        return sums
+
     def answered_count(self) -> int:
         """How many reads it has answered so far."""
         assert self.config.log is not None

@@ -206,6 +206,28 @@ def test_idle_time_makes_near_complete(machine: Start, serve: Serve, published: 
     touch(now, 0, BALLAST_MIB * 256)
 
 
+def test_the_fill_keeps_the_queue_short(machine: Start, serve: Serve, published: Published, blank: Path) -> None:
+    """On a link that is slow, little is under way, since a program may want a page; on one that is long, much.
+
+    It goes on while a program computes.
+    """
+    under_way = {}
+    for link, fields in {"slow": {"delay_ms": 5, "rate": "40M"}, "long": {"delay_ms": 60}}.items():
+        far = serve(published.path, **fields)
+        blank.write_bytes(b"")
+        os.truncate(blank, 64 * MIB)
+        now = machine(blank, fars=[far.uri], trust=published.trust)
+        now.send(b"while True: pass\r")
+        now.expect_voice("near is complete")
+        now.kill()
+        sums = far.bytes_under_way()
+        under_way[link] = max(sums[len(sums) // 2 :])
+        far.stop()
+    print(under_way)
+    assert under_way["slow"] <= 128 << 10
+    assert under_way["long"] >= 256 << 10
+
+
 def test_killed_while_it_fills(
     machine: Start, serve: Serve, published: Published, blank: Path, rng: random.Random
 ) -> None:
