@@ -68,6 +68,8 @@ def find_kernel(config: MachineConfig) -> tuple[bytes, str] | None:
     """The kernel of the near image's newest generation, or of the first far store; None: boot by MBR."""
     if config.boot == Boot.MBR:
         return None
+    if config.kernel:
+        return config.kernel.read_bytes(), str(config.kernel)
     reason, trust = "there is no image file to take it from", config.trust
     for path in local_images(config):
         try:

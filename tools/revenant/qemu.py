@@ -116,6 +116,10 @@ class MachineConfig:
     near_filter: Mapping[str, Any] | None = None
     """A QEMU filter driver between the guest and near, for tests: blkdebug, throttle."""
     retain: Retention | None = None
+    kernel: Path | None = None
+    """Entered by PVH in place of the images' own."""
+    copied_from: str | None = None
+    """Near is a qcow2 file that QEMU itself fills from there, copy-on-read: what `bench stream` compares with."""
     extra: Sequence[str] = ()
 
     @property
@@ -192,6 +196,14 @@ def filtered(blockdev: dict[str, Any], driver: Mapping[str, Any]) -> dict[str, A
     name = blockdev["node-name"]
     child = "image" if driver["driver"] == "blkdebug" else "file"
     return {**driver, "node-name": name, child: {**blockdev, "node-name": f"{name}-file"}}
+
+
+def copied_on_read(blockdev: dict[str, Any], uri: str) -> dict[str, Any]:
+    """A qcow2 disk over a far one, that keeps what is read."""
+    name = blockdev["node-name"]
+    file, backing = {**blockdev, "node-name": f"{name}-file"}, far_blockdev(uri, f"{name}-backing")
+    overlay = {"driver": "qcow2", "node-name": f"{name}-overlay", "file": file, "backing": backing}
+    return {"driver": "copy-on-read", "node-name": name, "file": overlay}
 
 
 def far_blockdev(uri: str, node: str) -> dict[str, Any]:
@@ -285,6 +297,8 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
     words += wiring.monitor
     from_near = not config.fars or boots_by_itself(config.near)
     near = near_blockdev(config.near)
+    if config.copied_from:
+        near = copied_on_read(near, config.copied_from)
     if config.near_filter:
         near = filtered(near, config.near_filter)
     if config.write_log:
