@@ -432,10 +432,8 @@ static int adopt_table(const struct root_disk *far_root) {
 }
 
 /* The blocks that a start touches are on their way before anyone asks for them. */
-static void read_packed(const struct root_disk *root) {
-    uint64_t at = ptr_block(&root->tree), end = at + root->packed_count;
-    if (end > store.far[0].block_count)
-        return;
+static void read_packed(uint64_t at, uint64_t count) {
+    uint64_t end = at + count;
     for (unsigned run = 0; at < end && run < PACKED_RUN_COUNT_MAX; at += STORE_IO_PAGES_MAX, run++) {
         uint64_t left = end - at;
         ahead_start(1, 1, at, left < STORE_IO_PAGES_MAX ? (unsigned)left : STORE_IO_PAGES_MAX);
@@ -448,6 +446,7 @@ static int adopt(const struct store_options *options) {
         store_notice("near is too small for a store: %d blocks are the least", STORE_BLOCK_COUNT_MIN);
         return -E_RANGE;
     }
+    read_packed(options->packed[0], options->packed[1]);
     int status = trusted_root(options, &root);
     if (status == 0)
         status = adopt_table(&root);
@@ -473,7 +472,8 @@ static int adopt(const struct store_options *options) {
     memcpy(store.disk_id[1], view.header.store_id, STORE_ID_SIZE);
     attach_far_disks(2, 0);
     fill_init(&root); /* its store numbers are ours */
-    read_packed(&root);
+    if (ptr_block(&root.tree) != options->packed[0] && ptr_block(&root.tree) < store.far[0].block_count)
+        read_packed(ptr_block(&root.tree), root.packed_count);
     root.packed_count = 0;
     take_root(&root);
     if (status == 0)

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -30,7 +30,7 @@ from pexpect.socket_pexpect import SocketSpawn
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from revenant.errors import MachineError, RefusedError, StoreError
-from revenant.firmware import boot_disk, remote_kernel, require_bootable
+from revenant.firmware import FoundKernel, boot_disk, remote_kernel, require_bootable
 from revenant.qemu import Boot, MachineConfig, Wiring, command_line, require_qemu
 from revenant.store import Store
 from revenant.symbols import explain
@@ -48,10 +48,10 @@ PROMPT = b">>> "
 
 @dataclass(frozen=True)
 class KernelFile:
-    """The kernel to enter by PVH, in memory only, and where it comes from."""
+    """The kernel to enter by PVH, in memory only."""
 
     fd: int
-    origin: str
+    found: FoundKernel
 
     @property
     def path(self) -> str:
@@ -64,24 +64,24 @@ def local_images(config: MachineConfig) -> list[Path]:
     return [config.near, *(Path(uri) for uri in config.fars if "://" not in uri)]
 
 
-def find_kernel(config: MachineConfig) -> tuple[bytes, str] | None:
+def find_kernel(config: MachineConfig) -> FoundKernel | None:
     """The kernel of the near image's newest generation, or of the first far store; None: boot by MBR."""
     if config.boot == Boot.MBR:
         return None
     if config.kernel:
-        return config.kernel.read_bytes(), str(config.kernel)
+        return FoundKernel(config.kernel.read_bytes(), str(config.kernel), config.packed)
     reason, trust = "there is no image file to take it from", config.trust
     for path in local_images(config):
         try:
             with Store(path) as store:
                 trust = store.table[0].root_hash.hex() if store.table else trust
-                return store.kernel(), f"generation {store.root.generation} of {path}"
+                return FoundKernel(store.kernel(), f"generation {store.root.generation} of {path}")
         except StoreError as error:
             reason = error.reason
     if config.fars and "://" in config.fars[0] and trust:
         kernel = remote_kernel(config.fars[0], trust)
         if kernel is not None:
-            return kernel, f"root {trust} of {config.fars[0]}"
+            return kernel
     if config.boot == Boot.PVH:
         raise MachineError(config.near, f"no kernel to enter by PVH: {reason}", "use --boot mbr")
     return None
@@ -93,8 +93,8 @@ def kernel_file(config: MachineConfig) -> KernelFile | None:
     if found is None:
         return None
     fd = os.memfd_create("revenant-kernel")
-    os.write(fd, found[0])
-    return KernelFile(fd, found[1])
+    os.write(fd, found.data)
+    return KernelFile(fd, found)
 
 
 def die_with_parent() -> None:
@@ -110,6 +110,8 @@ def start_qemu(
     kernel = kernel_file(config)
     if kernel is None:
         require_bootable(config)
+    else:
+        config = replace(config, packed=kernel.found.packed)
     command = command_line(config, wiring, kernel.path if kernel else None)
     fds = [*pass_fds, *([kernel.fd] if kernel else [])]
     process = subprocess.Popen(command, pass_fds=fds, preexec_fn=die_with_parent, **streams)

@@ -120,6 +120,8 @@ class MachineConfig:
     """Entered by PVH in place of the images' own."""
     copied_from: str | None = None
     """Near is a qcow2 file that QEMU itself fills from there, copy-on-read: what `bench stream` compares with."""
+    packed: tuple[int, int] | None = None
+    """Of the first far store, where that is known already: first and count of the blocks that a start touches."""
     extra: Sequence[str] = ()
 
     @property
@@ -289,6 +291,8 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
     ]  # fmt: skip
     words += boot_words(kernel)
     words += ["-fw_cfg", f"name=opt/revenant/options,string={config.options}"]
+    if config.packed:
+        words += ["-fw_cfg", "name=opt/revenant/packed,string={}:{}".format(*config.packed)]
     words += ["-device", f"isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=4"]
     words += ["-object", "rng-random,id=entropy,filename=/dev/urandom"]
     words += ["-device", "virtio-rng-pci,rng=entropy,disable-legacy=on"]

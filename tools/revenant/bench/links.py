@@ -1,7 +1,7 @@
 """Far stores behind links, as the benchmarks see them: nbdkit with its delay and rate filters, and what its log counts.
 
-Promise: a server lives as long as its block; every way of reading (ours, QEMU's copy-on-read, a plain copy) goes through
-the same filters. Used by: stream.py and its figures, fleet.py.
+Promise: a server lives as long as its block; every way of reading (ours, QEMU's copy-on-read, a plain copy) goes
+through the same filters. Used by: stream.py, misses.py, fill.py; `revenant fleet` serves a file so.
 """
 
 from __future__ import annotations

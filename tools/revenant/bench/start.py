@@ -5,7 +5,6 @@ Used by: command.py; tests/qemu/test_start.py counts instructions by it.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
