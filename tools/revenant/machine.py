@@ -263,9 +263,13 @@ class Machine:
         )
         self.started_s = time.monotonic()
         fds = [console_child.fileno(), monitor_child.fileno()]
-        self.process, self.command = start_qemu(
-            self.config, wiring, fds, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle
-        )
+        try:
+            self.process, self.command = start_qemu(
+                self.config, wiring, fds, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle
+            )
+        except BaseException:
+            self.voice_path.unlink()
+            raise
         Machine.started.append(self)
         os.close(handle)
         console_child.close()
