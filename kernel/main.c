@@ -241,6 +241,9 @@ static void store_start(const struct options *options) {
     memcpy(store_options.key, options->key, PUBLIC_KEY_SIZE);
     store_options.retention_given = options->retain_given;
     store_options.retention = (struct store_retention){options->retain[0], options->retain[1], options->retain[2]};
+    static char packed[OPTIONS_SIZE];
+    if (fw_cfg_read_file("opt/revenant/packed", packed, sizeof packed) > 0)
+        options_parse_packed(store_options.packed, packed); /* a hint: without it, the same comes later */
     store_env.hash_pages = arch_vector_init() ? store_hash_pages : NULL;
     int status = store_open(&store_env, &store_options);
     if (status != 0)

@@ -40,21 +40,27 @@ static int parse_hash(const char *text, size_t length, uint8_t hash[32]) {
     return 0;
 }
 
-/* Three numbers with colons between them. */
-static int parse_retain(const char *text, size_t length, uint32_t retain[3]) {
-    for (unsigned i = 0; i < 3; i++) {
+/* `count` numbers with colons between them. */
+static int parse_numbers(const char *text, size_t length, unsigned count, uint64_t max, uint64_t *number) {
+    for (unsigned i = 0; i < count; i++) {
         size_t part = 0;
-        uint64_t number;
         while (part < length && text[part] != ':')
             part++;
-        int status = parse_number(text, part, RETAIN_MAX, &number);
-        if (status != 0 || (part == length) != (i == 2))
+        int status = parse_number(text, part, max, &number[i]);
+        if (status != 0 || (part == length) != (i == count - 1))
             return -E_INVAL;
-        retain[i] = (uint32_t)number;
         text += part + 1;
-        length -= part + (i < 2);
+        length -= part + (i < count - 1);
     }
     return 0;
+}
+
+static int parse_retain(const char *text, size_t length, uint32_t retain[3]) {
+    uint64_t number[3];
+    int status = parse_numbers(text, length, 3, RETAIN_MAX, number);
+    for (unsigned i = 0; status == 0 && i < 3; i++)
+        retain[i] = (uint32_t)number[i];
+    return status;
 }
 
 static int name_is(const char *text, size_t length, const char *name) {
@@ -118,4 +124,11 @@ int options_parse(struct options *options, const char *text) {
         text = end;
     }
     return 0;
+}
+
+int options_parse_packed(uint64_t packed[2], const char *text) {
+    int status = parse_numbers(text, strlen(text), 2, UINT32_MAX, packed);
+    if (status != 0)
+        packed[0] = packed[1] = 0;
+    return status;
 }

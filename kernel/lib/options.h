@@ -1,5 +1,5 @@
 /*
- * kernel/lib/options.h: the words of fw_cfg file opt/revenant/options (kernel/README.md). Called by: main.c, once.
+ * kernel/lib/options.h: the words of fw_cfg files opt/revenant/… (kernel/README.md). Called by: main.c, once.
  */
 #ifndef LIB_OPTIONS_H
 #define LIB_OPTIONS_H
@@ -24,5 +24,8 @@ struct options {
 
 /* Defaults where a word is missing. -E_INVAL: an unknown name, or a value out of range. */
 int options_parse(struct options *options, const char *text);
+
+/* FIRST:COUNT of fw_cfg file opt/revenant/packed; two zeros and -E_INVAL where it is not that. */
+int options_parse_packed(uint64_t packed[2], const char *text);
 
 #endif

@@ -512,9 +512,9 @@ static int adopt_table(unsigned disk, const struct root_disk *far_root) {
 }
 
 /* The blocks that a start touches are on their way before anyone asks for them. */
-static void read_packed(unsigned disk, const struct root_disk *root) {
-    uint64_t at = ptr_block(&root->tree), end = at + root->packed_count;
-    if (end > store.far[0].block_count)
+static void read_packed(unsigned disk, uint64_t at, uint64_t count) {
+    uint64_t end = at + count, block_count = store.env->disk_sectors[disk] / SECTORS_PER_BLOCK;
+    if (count > block_count || at > block_count - count)
         return;
     for (unsigned run = 0; at < end && run < PACKED_RUN_COUNT_MAX; at += STORE_IO_PAGES_MAX, run++) {
         uint64_t left = end - at;
@@ -528,6 +528,7 @@ static int adopt(const struct store_options *options) {
         store_notice("near is too small for a store: %d blocks are the least", STORE_BLOCK_COUNT_MIN);
         return -E_RANGE;
     }
+    read_packed(1, options->packed[0], options->packed[1]);
     int status;
     unsigned disk = choose_far(options, &root, &status);
     if (disk == 0)
@@ -555,7 +556,8 @@ static int adopt(const struct store_options *options) {
     memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
     attach_far_disks(options, disk);
     fill_init(&root); /* its store numbers are ours */
-    read_packed(disk, &root);
+    if (disk != 1 || ptr_block(&root.tree) != options->packed[0])
+        read_packed(disk, ptr_block(&root.tree), root.packed_count);
     root.packed_count = 0;
     take_root(&root);
     if (status == 0)

@@ -63,6 +63,7 @@ struct store_options {
     uint32_t record_version_max;                 /* refuse generations with a newer record layout */
     int retention_given;                         /* else it stays as the root says */
     struct store_retention retention;
+    uint64_t packed[2];                          /* of disk 1, first and count: a hint of what its root calls packed */
 };
 
 /*

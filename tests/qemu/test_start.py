@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from revenant import bench
+from revenant.bench import start as bench
 from revenant.check import check_store
 from revenant.machine import Machine
 from revenant.qemu import Boot, MachineConfig

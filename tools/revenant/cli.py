@@ -11,7 +11,8 @@ import sys
 
 import typer
 
-from revenant import __version__, bench, images, inspection, remote, running, travel, upkeep, witness
+from revenant import __version__, fleet, images, inspection, remote, running, travel, upkeep, witness
+from revenant.bench import command as bench
 from revenant.crash import command as crashtest
 from revenant.errors import MachineError, RevenantError
 
@@ -30,6 +31,7 @@ inspection.register(app)
 upkeep.register(app)
 bench.register(app)
 witness.register(app)
+fleet.register(app)
 crashtest.register(app)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from revenant.errors import MachineError, StoreError
@@ -20,6 +21,7 @@ from revenant.format import (
     HEADER_BLOCK,
     HEADER_COPY_BLOCK,
     KERNEL_SIZE_MAX,
+    RING_COUNT,
     RING_FIRST_BLOCK,
     SECTOR_SIZE,
     ZERO_PAGE,
@@ -35,6 +37,8 @@ from revenant.trust import is_trusted
 
 QEMU_IMG = "qemu-img"
 TIMEOUT_S = 30
+HEAD_BLOCK_COUNT = RING_COUNT + 56
+"""From the ring on: its free slots are holes; loader and kernel of a published store lie right behind it."""
 
 
 def boot_disk(config: MachineConfig) -> str:
@@ -75,17 +79,29 @@ def check_remote(uri: str) -> None:
     raise StoreError(uri, known[0] if known else "not a Revenant store")
 
 
-def remote_kernel(uri: str, trust: str) -> bytes | None:
-    """The kernel of a published root that is trusted, by two reads; None: it is not to be had so.
+@dataclass(frozen=True)
+class FoundKernel:
+    """A kernel to enter by PVH, and where it comes from; `packed`: blocks of that far store to be read at once."""
+
+    data: bytes
+    origin: str
+    packed: tuple[int, int] | None = None
+
+
+def remote_kernel(uri: str, trust: str) -> FoundKernel | None:
+    """The kernel of a published root that is trusted, by one or two reads; None: it is not to be had so.
 
     A firmware reads one block after the other, each a round trip. Every byte is verified, up to what is trusted.
     """
     try:
-        root = Root.unpack(read_remote(uri, RING_FIRST_BLOCK)[:SECTOR_SIZE])
+        head = read_remote(uri, RING_FIRST_BLOCK, HEAD_BLOCK_COUNT if tells_holes(uri) else 1)
+        root = Root.unpack(head[:SECTOR_SIZE])
         if root.sealed() != root.pack() or not is_trusted(root, trust) or not 0 < root.kernel_size <= KERNEL_SIZE_MAX:
             return None
         count = -(-root.kernel_size // BLOCK_SIZE)
-        data = read_remote(uri, root.kernel.block, 1 + count)
+        data = head[(root.kernel.block - RING_FIRST_BLOCK) * BLOCK_SIZE :][: (1 + count) * BLOCK_SIZE]
+        if len(data) < (1 + count) * BLOCK_SIZE:
+            data = read_remote(uri, root.kernel.block, 1 + count)
     except StoreError:
         return None  # who starts from the disk instead says why it does not work
 
@@ -97,7 +113,14 @@ def remote_kernel(uri: str, trust: str) -> bytes | None:
     pages = {slot: block(pointer) for slot, pointer in node_pointers(block(root.kernel))}
     if not pages or not all(pages.values()):
         return None
-    return b"".join(pages.get(slot, ZERO_PAGE) for slot in range(count))[: root.kernel_size]
+    kernel = b"".join(pages.get(slot, ZERO_PAGE) for slot in range(count))[: root.kernel_size]
+    packed = (root.tree.block, root.packed_count) if root.packed_count else None
+    return FoundKernel(kernel, f"trusted root of {uri}", packed)
+
+
+def tells_holes(uri: str) -> bool:
+    """Whether blocks that were never written are not sent: NBD servers say which those are (block status)."""
+    return uri.startswith(("nbd://", "nbd+unix://"))
 
 
 def read_remote(uri: str, block: int, count: int = 1) -> bytes:

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -30,7 +30,7 @@ from pexpect.socket_pexpect import SocketSpawn
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from revenant.errors import MachineError, RefusedError, StoreError
-from revenant.firmware import boot_disk, remote_kernel, require_bootable
+from revenant.firmware import FoundKernel, boot_disk, remote_kernel, require_bootable
 from revenant.qemu import Boot, MachineConfig, Wiring, command_line, require_qemu
 from revenant.store import Store
 from revenant.symbols import explain
@@ -49,10 +49,10 @@ PROMPT = b">>> "
 
 @dataclass(frozen=True)
 class KernelFile:
-    """The kernel to enter by PVH, in memory only, and where it comes from."""
+    """The kernel to enter by PVH, in memory only."""
 
     fd: int
-    origin: str
+    found: FoundKernel
 
     @property
     def path(self) -> str:
@@ -65,26 +65,27 @@ def local_images(config: MachineConfig) -> list[Path]:
     return [config.near, *(Path(uri) for uri in config.fars if "://" not in uri)]
 
 
-def far_kernel(uri: str, trust: str | None) -> tuple[bytes, str] | None:
-    """The kernel of a far store that is to be trusted, and where it is; StoreError or None: it is not to be had."""
+def far_kernel(uri: str, trust: str | None) -> FoundKernel | None:
+    """The kernel of a far store that is to be trusted; StoreError or None: it is not to be had."""
     if "://" in uri:
-        kernel = remote_kernel(uri, trust) if trust else None
-        return (kernel, f"trusted root of {uri}") if kernel else None
+        return remote_kernel(uri, trust) if trust else None
     with Store(Path(uri)) as store:
         if trust and not is_trusted(store.root, trust):
             raise store.fault("its root is not the trusted one")
-        return store.kernel(), f"generation {store.root.generation} of {uri}"
+        return FoundKernel(store.kernel(), f"generation {store.root.generation} of {uri}")
 
 
-def find_kernel(config: MachineConfig) -> tuple[bytes, str] | None:
+def find_kernel(config: MachineConfig) -> FoundKernel | None:
     """The kernel of the near image's newest generation, or of the first far store that has it; None: boot by MBR."""
     if config.boot == Boot.MBR:
         return None
+    if config.kernel:
+        return FoundKernel(config.kernel.read_bytes(), str(config.kernel), config.packed)
     reason, trust = "there is no image file to take it from", config.trust
     try:
         with Store(config.near) as store:
             trust = store.table[0].root_hash.hex() if store.table else trust
-            return store.kernel(), f"generation {store.root.generation} of {config.near}"
+            return FoundKernel(store.kernel(), f"generation {store.root.generation} of {config.near}")
     except StoreError as error:
         reason = error.reason
     for uri in config.fars:
@@ -93,8 +94,8 @@ def find_kernel(config: MachineConfig) -> tuple[bytes, str] | None:
         except StoreError as error:
             reason = error.reason
             continue
-        if found is not None:
-            return found
+        if found is not None:  # the kernel reads ahead from its first far store only
+            return found if uri == config.fars[0] else replace(found, packed=None)
     if config.boot == Boot.PVH:
         raise MachineError(config.near, f"no kernel to enter by PVH: {reason}", "use --boot mbr")
     return None
@@ -106,8 +107,8 @@ def kernel_file(config: MachineConfig) -> KernelFile | None:
     if found is None:
         return None
     fd = os.memfd_create("revenant-kernel")
-    os.write(fd, found[0])
-    return KernelFile(fd, found[1])
+    os.write(fd, found.data)
+    return KernelFile(fd, found)
 
 
 def die_with_parent() -> None:
@@ -123,6 +124,8 @@ def start_qemu(
     kernel = kernel_file(config)
     if kernel is None:
         require_bootable(config)
+    else:
+        config = replace(config, packed=kernel.found.packed)
     command = command_line(config, wiring, kernel.path if kernel else None)
     fds = [*pass_fds, *([kernel.fd] if kernel else [])]
     process = subprocess.Popen(command, pass_fds=fds, preexec_fn=die_with_parent, **streams)
@@ -275,9 +278,13 @@ class Machine:
         )
         self.started_s = time.monotonic()
         fds = [console_child.fileno(), monitor_child.fileno()]
-        self.process, self.command = start_qemu(
-            self.config, wiring, fds, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle
-        )
+        try:
+            self.process, self.command = start_qemu(
+                self.config, wiring, fds, stdin=subprocess.DEVNULL, stdout=handle, stderr=handle
+            )
+        except BaseException:
+            self.voice_path.unlink()
+            raise
         Machine.started.append(self)
         os.close(handle)
         console_child.close()

@@ -14,6 +14,8 @@ from revenant.qemu import nbd_server
 
 NBDKIT = "nbdkit"
 CONNECT_TIMEOUT_S = 2.0
+BURSTINESS_S = 0.02
+"""So much of a second passes a rate limit at once; nbdkit's own 2 s would hide it (nbdkit-rate-filter(1))."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def command_line(config: ServerConfig) -> list[str]:
     if config.stats:
         words.append(f"statsfile={config.stats.absolute()}")
     if config.rate:
-        words += [f"rate={config.rate}", "burstiness=0.1"]
+        words += [f"rate={config.rate}", f"burstiness={BURSTINESS_S}"]
     if config.delay_ms is not None:
         words.append(f"rdelay={config.delay_ms}ms")
     return words

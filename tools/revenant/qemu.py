@@ -118,6 +118,12 @@ class MachineConfig:
     near_filter: Mapping[str, Any] | None = None
     """A QEMU filter driver between the guest and near, for tests: blkdebug, throttle."""
     retain: Retention | None = None
+    kernel: Path | None = None
+    """Entered by PVH in place of the images' own."""
+    copied_from: str | None = None
+    """Near is a qcow2 file that QEMU itself fills from there, copy-on-read: what `bench stream` compares with."""
+    packed: tuple[int, int] | None = None
+    """Of the first far store, where that is known already: first and count of the blocks that a start touches."""
     extra: Sequence[str] = ()
 
     @property
@@ -195,6 +201,14 @@ def filtered(blockdev: dict[str, Any], driver: Mapping[str, Any]) -> dict[str, A
     name = blockdev["node-name"]
     child = "image" if driver["driver"] == "blkdebug" else "file"
     return {**driver, "node-name": name, child: {**blockdev, "node-name": f"{name}-file"}}
+
+
+def copied_on_read(blockdev: dict[str, Any], uri: str) -> dict[str, Any]:
+    """A qcow2 disk over a far one, that keeps what is read."""
+    name = blockdev["node-name"]
+    file, backing = {**blockdev, "node-name": f"{name}-file"}, far_blockdev(uri, f"{name}-backing")
+    overlay = {"driver": "qcow2", "node-name": f"{name}-overlay", "file": file, "backing": backing}
+    return {"driver": "copy-on-read", "node-name": name, "file": overlay}
 
 
 def far_blockdev(uri: str, node: str) -> dict[str, Any]:
@@ -280,6 +294,8 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
     ]  # fmt: skip
     words += boot_words(kernel)
     words += ["-fw_cfg", f"name=opt/revenant/options,string={config.options}"]
+    if config.packed:
+        words += ["-fw_cfg", "name=opt/revenant/packed,string={}:{}".format(*config.packed)]
     words += ["-device", f"isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=4"]
     words += ["-object", "rng-random,id=entropy,filename=/dev/urandom"]
     words += ["-device", "virtio-rng-pci,rng=entropy,disable-legacy=on"]
@@ -288,6 +304,8 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
     words += wiring.monitor
     from_near = not config.fars or boots_by_itself(config.near)
     near = near_blockdev(config.near)
+    if config.copied_from:
+        near = copied_on_read(near, config.copied_from)
     if config.near_filter:
         near = filtered(near, config.near_filter)
     if config.write_log:

@@ -329,7 +329,7 @@ def print_dry_run(config: MachineConfig, wiring: Wiring, as_json: bool) -> None:
         found = find_kernel(config)
     except RevenantError:
         found = None
-    kernel = f"<kernel of {found[1]}>" if found else None
+    kernel = f"<kernel of {found.origin}>" if found else None
     command = command_line(config, wiring, kernel)
     print(json.dumps(command) if as_json else shlex.join(command))
 

@@ -1,0 +1,1 @@
+"""What Revenant costs, measured (`revenant bench`)."""

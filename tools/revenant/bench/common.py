@@ -1,0 +1,74 @@
+"""What all benchmarks share: a workshop with a fresh image, a program's answer as JSON, the time to an answer.
+
+Two kinds of figures, kept apart by their names: `…_s` are wall seconds of this host and move with its load;
+`…_instructions` are guest instructions under `-icount shift=0` and repeat. Used by: the modules beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from revenant import genesis
+from revenant.images import copy_image
+from revenant.machine import PROMPT, Machine
+from revenant.qemu import MachineConfig
+from revenant.script import output_of
+
+ICOUNT = ("-icount", "shift=0,sleep=off")
+"""One guest instruction is one virtual nanosecond; idle time is skipped."""
+TIMEOUT_S = 600.0
+MIB = 1 << 20
+PAGE_SIZE = 4096
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A temporary folder and the fresh image that all benchmarks start from."""
+
+    folder: Path
+    genesis: Path
+    run_count: int
+
+    def copy(self, name: str, source: Path | None = None) -> Path:
+        """A private copy of an image (sparse where the file system can)."""
+        path = self.folder / name
+        copy_image(source or self.genesis, path)
+        return path
+
+
+@contextmanager
+def workshop(run_count: int) -> Iterator[Workshop]:
+    """Everything in it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="revenant-bench-") as name:
+        folder = Path(name)
+        genesis.create_image(folder / "genesis.img", genesis.BuildFiles.locate(), size=4 << 30)
+        yield Workshop(folder, folder / "genesis.img", run_count)
+
+
+def ask(machine: Machine, source: str) -> Any:
+    """Run source in the raw REPL; it prints one line of JSON, which is returned."""
+    return json.loads(output_of(machine, source, TIMEOUT_S, "the benchmark's program"))
+
+
+def median(values: list[float]) -> float:
+    """To the digits that mean something."""
+    return round(statistics.median(values), 4)
+
+
+def answered_s(config: MachineConfig) -> float:
+    """Seconds from QEMU's start to the answer of a question typed at the prompt."""
+    with Machine(config) as machine:
+        machine.expect_exact(PROMPT)
+        machine.send(b"6*7\r")
+        machine.expect_exact(b"42\r\n")
+        return time.monotonic() - machine.started_s
