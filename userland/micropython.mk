@@ -54,6 +54,8 @@ SRC_SHARED_C = \
 	shared/timeutils/timeutils.c \
 
 SRC_QSTR += $(SRC_C) $(SRC_SHARED_C)
+# Included by files of extmod, so that their new names are seen.
+QSTR_GLOBAL_DEPENDENCIES += modmachine.c modos.c modtime.c
 
 OBJ = $(PY_O)
 OBJ += $(addprefix $(BUILD)/, $(SRC_C:.c=.o) $(SRC_SHARED_C:.c=.o))

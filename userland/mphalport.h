@@ -16,6 +16,7 @@
 
 void port_console_flush(void);             /* hands buffered output to the kernel */
 void port_wait_until(uint64_t deadline_ns); /* until then, or an event; CLOCK_MONO_NS */
+void port_sleep_until_wall(uint64_t wall_ns); /* CLOCK_WALL_NS: time without power counts */
 uint64_t port_mono_ns(void);
 uint64_t port_deadline_ms(uint64_t timeout_ms);
 void port_console_forget_input(void);      /* what was typed is the parent's */

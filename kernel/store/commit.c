@@ -605,3 +605,4 @@ int store_has_unsaved_copies(void) { return store.unsaved || store.far_changed |
 uint64_t store_generation(void) { return store.root.generation; }
 uint64_t store_mono_ns(void) { return store.root.mono_ns; }
 uint64_t store_wall_ns(void) { return store.root.wall_ns; }
+const uint8_t *store_id(void) { return store.header.store_id; }

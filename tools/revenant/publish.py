@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Copy:
     ring_stride: int = 1
     resume: Sequence[PageKey] | None = None
     """What a start touches, in its order; None: the store's own list."""
+    store_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
 
 
 def publish_image(store: Store, out: Path, generation: int | None, record: bool = False) -> Root:
@@ -103,5 +105,6 @@ def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
         retain_count=store.root.retain_wanted or store.root.retain_count,
         retain_hourly=store.root.retain_hourly,
         retain_daily=store.root.retain_daily,
+        store_id=copy.store_id,
     )
     return StoreWriter(out, contents, copy.block_count, copy.ring_stride).write()
