@@ -116,6 +116,7 @@ int main(int is_spawned) {
             prompt_run();
             reset = reset_confirmed();
         }
+        port_atexit_run();
         mp_hal_stdout_tx_str("MPY: soft reboot\r\n");
         gc_sweep_all();
         mp_deinit();

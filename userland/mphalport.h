@@ -37,5 +37,6 @@ extern bool port_is_child;  /* spawned or forked: has no console input, and ends
 void port_child_begin(void);
 NORETURN void port_child_run(void);           /* what spawn was given */
 NORETURN void port_child_end(void *exception); /* NULL: none */
+void port_atexit_run(void);                   /* the end of a process or of an interpreter */
 
 #endif
