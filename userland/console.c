@@ -171,6 +171,13 @@ void mp_hal_delay_us(mp_uint_t delay_us) {
     delay_until(deadline_after(delay_us, 1000));
 }
 
+void port_sleep_until_wall(uint64_t wall_ns) {
+    for (uint64_t now_ns; (now_ns = mp_hal_time_ns()) < wall_ns;) {
+        port_wait_until(deadline_after(wall_ns - now_ns, 1)); /* a resume ends it: the wall clock has gone on */
+        mp_handle_pending(true);
+    }
+}
+
 void port_console_forget_input(void) {
     input.tail = input.head;
 }

@@ -44,6 +44,7 @@ const char port_help_text[] =
     "\n"
     "Nothing needs to be saved. To know more about it:\n"
     "  import revenant\n"
+    "  revenant.sleep_until(t)  waits until time.time() is t, with the power on or off\n"
     "  revenant.generation()    newest generation that is durable\n"
     "  revenant.commit()        waits until this moment is durable\n"
     "  revenant.tag(name)       the same, and keeps this moment under a name\n"
@@ -98,7 +99,7 @@ static bool reset_confirmed(void) {
     port_console_flush();
     sys_tag(NULL, 0);
     enum resume_reason reason = sys_resume_reason();
-    return reason != RESUME_ROLLBACK && reason != RESUME_FORK;
+    return reason == RESUME_RESTART || reason == RESUME_UPGRADE;
 }
 
 int main(int is_spawned) {
@@ -115,6 +116,7 @@ int main(int is_spawned) {
             prompt_run();
             reset = reset_confirmed();
         }
+        port_atexit_run();
         mp_hal_stdout_tx_str("MPY: soft reboot\r\n");
         gc_sweep_all();
         mp_deinit();

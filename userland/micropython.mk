@@ -54,6 +54,8 @@ SRC_SHARED_C = \
 	shared/timeutils/timeutils.c \
 
 SRC_QSTR += $(SRC_C) $(SRC_SHARED_C)
+# Included by files of extmod, so that their new names are seen.
+QSTR_GLOBAL_DEPENDENCIES += modmachine.c modos.c modtime.c
 
 OBJ = $(PY_O)
 OBJ += $(addprefix $(BUILD)/, $(SRC_C:.c=.o) $(SRC_SHARED_C:.c=.o))
@@ -69,6 +71,12 @@ $(BUILD)/shared/readline/readline.o: CFLAGS += -Dmp_hal_stdin_rx_chr=port_readli
 $(BUILD)/lib/%.o: CFLAGS += -w
 
 all: $(BUILD)/micropython.elf
+
+# makemanifest.py looks at the age of frozen modules only; a name that the core has now must not be theirs any more.
+$(BUILD)/frozen_content.c: $(BUILD)/frozen_outdated
+$(BUILD)/frozen_outdated: $(HEADER_BUILD)/qstrdefs.generated.h
+	$(Q)rm -f $(BUILD)/frozen_content.c
+	$(Q)touch $@
 
 $(OBJ): toolchain/as micropython.mk
 

@@ -26,6 +26,26 @@ static mp_obj_t revenant_generation(void) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(revenant_generation_obj, revenant_generation);
 
+/* In seconds since 1970, as time.time() tells them, or parts of one; never early, not even by a rounded nanosecond. */
+static uint64_t wall_ns_of(double seconds) {
+    const double seconds_max = (double)(UINT64_MAX / 1000000000 - 1);
+    if (!(seconds > 0)) { /* long ago; nan is no time at all */
+        return 0;
+    }
+    if (seconds >= seconds_max) {
+        return WAIT_FOREVER;
+    }
+    uint64_t whole = (uint64_t)seconds;
+    double rest_ns = (seconds - (double)whole) * 1e9;
+    return whole * 1000000000 + (uint64_t)rest_ns + (rest_ns > (double)(uint64_t)rest_ns);
+}
+
+static mp_obj_t revenant_sleep_until(mp_obj_t wall_clock) {
+    port_sleep_until_wall(wall_ns_of(mp_obj_get_float(wall_clock)));
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(revenant_sleep_until_obj, revenant_sleep_until);
+
 static mp_obj_t revenant_commit(void) {
     port_console_flush();
     return checked(sys_commit());
@@ -181,6 +201,7 @@ void port_resumed(void) {
     static const uint16_t names[] = {
         [RESUME_RESTART] = MP_QSTR_restart, [RESUME_ROLLBACK] = MP_QSTR_rollback,
         [RESUME_FORK] = MP_QSTR_fork, [RESUME_UPGRADE] = MP_QSTR_upgrade,
+        [RESUME_OTHER_MACHINE] = MP_QSTR_other_space_machine,
     };
     enum resume_reason number = sys_resume_reason();
     mp_obj_t reason = MP_OBJ_NEW_QSTR(names[number < MP_ARRAY_SIZE(names) ? number : RESUME_RESTART]);
@@ -199,6 +220,7 @@ static const mp_rom_map_elem_t revenant_globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR_on_resume), MP_ROM_PTR(&revenant_on_resume_obj) },
     { MP_ROM_QSTR(MP_QSTR_stats), MP_ROM_PTR(&revenant_stats_obj) },
     { MP_ROM_QSTR(MP_QSTR_heap_limit), MP_ROM_PTR(&revenant_heap_limit_obj) },
+    { MP_ROM_QSTR(MP_QSTR_sleep_until), MP_ROM_PTR(&revenant_sleep_until_obj) },
     { MP_ROM_QSTR(MP_QSTR_power_off), MP_ROM_PTR(&revenant_power_off_obj) },
     { MP_ROM_QSTR(MP_QSTR_Files), MP_ROM_PTR(&revenant_files_type) },
     { MP_ROM_QSTR(MP_QSTR_spawn), MP_ROM_PTR(&revenant_spawn_obj) },

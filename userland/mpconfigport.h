@@ -89,6 +89,7 @@ void port_program_ended(void *exception);
 /* Files. */
 #define MICROPY_VFS                             (1)
 #define MICROPY_READER_VFS                      (1)
+#define MICROPY_VFS_ROM                         (1)
 #define MICROPY_VFS_ROM_IOCTL                   (0)
 #define MICROPY_FATFS_ENABLE_LFN                (1)
 #define MICROPY_FATFS_RPATH                     (2)
@@ -100,6 +101,7 @@ void port_program_ended(void *exception);
 #define MICROPY_PY_SYS_STDFILES                 (1)
 #define MICROPY_PY_SYS_STDIO_BUFFER             (1)
 #define MICROPY_PY_SYS_EXC_INFO                 (1)
+#define MICROPY_PY_SYS_ATEXIT                   (1)
 #define MICROPY_PY_GC_COLLECT_RETVAL            (1)
 #define MICROPY_PY_OS_INCLUDEFILE               "userland/modos.c"
 #define MICROPY_PY_OS_UNAME                     (1)
@@ -113,6 +115,7 @@ unsigned long port_random_seed(void);
 #define MICROPY_PY_MACHINE                      (1)
 #define MICROPY_PY_MACHINE_INCLUDEFILE          "userland/modmachine.c"
 #define MICROPY_PY_MACHINE_RESET                (1)
+#define MICROPY_PY_MACHINE_PIN_BASE             (1)
 #define MICROPY_PY_CRYPTOLIB                    (0) /* needs a TLS library */
 #define MICROPY_PY_HASHLIB_MD5                  (0) /* needs a TLS library */
 #define MICROPY_PY_HASHLIB_SHA1                 (0) /* needs a TLS library */
@@ -121,7 +124,7 @@ unsigned long port_random_seed(void);
 #define MICROPY_PY_THREAD                       (0) /* one thread in a process so far */
 #define MICROPY_PY_NETWORK                      (0)
 #define MICROPY_PY_SOCKET                       (0)
-#define MICROPY_PY_WEBSOCKET                    (0)
+#define MICROPY_PY_WEBSOCKET                    (1)
 #define MICROPY_PY_ONEWIRE                      (0)
 
 #endif

@@ -16,6 +16,7 @@
 
 void port_console_flush(void);             /* hands buffered output to the kernel */
 void port_wait_until(uint64_t deadline_ns); /* until then, or an event; CLOCK_MONO_NS */
+void port_sleep_until_wall(uint64_t wall_ns); /* CLOCK_WALL_NS: time without power counts */
 uint64_t port_mono_ns(void);
 uint64_t port_deadline_ms(uint64_t timeout_ms);
 void port_console_forget_input(void);      /* what was typed is the parent's */
@@ -36,5 +37,6 @@ extern bool port_is_child;  /* spawned or forked: has no console input, and ends
 void port_child_begin(void);
 NORETURN void port_child_run(void);           /* what spawn was given */
 NORETURN void port_child_end(void *exception); /* NULL: none */
+void port_atexit_run(void);                   /* the end of a process or of an interpreter */
 
 #endif

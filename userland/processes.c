@@ -336,6 +336,22 @@ static int status_of_exit(mp_obj_t exception) {
     return mp_obj_get_int_maybe(value, &status) ? (int)status : 1;
 }
 
+/* What sys.atexit was given, once; an exception in it is printed and changes nothing. */
+void port_atexit_run(void) {
+    mp_obj_t function = MP_STATE_VM(sys_exitfunc);
+    MP_STATE_VM(sys_exitfunc) = mp_const_none;
+    nlr_buf_t nlr;
+    if (!mp_obj_is_callable(function)) {
+        return;
+    }
+    if (nlr_push(&nlr) == 0) {
+        mp_call_function_0(function);
+        nlr_pop();
+    } else {
+        mp_obj_print_exception(&mp_plat_print, MP_OBJ_FROM_PTR(nlr.ret_val));
+    }
+}
+
 NORETURN void port_child_end(mp_obj_t exception) {
     int status = 0;
     if (exception != MP_OBJ_NULL) {
@@ -348,6 +364,7 @@ NORETURN void port_child_end(mp_obj_t exception) {
             status = 1;
         }
     }
+    port_atexit_run();
     port_console_flush();
     sys_exit(status, last_words.byte, last_words.size);
     for (;;) {

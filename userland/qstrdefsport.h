@@ -2,3 +2,4 @@
 //
 // Promise: one Q(name) a line. Read by: MicroPython's py/makeqstrdata.py; not C.
 Q(/lib)
+Q(other machine)

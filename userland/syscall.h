@@ -113,6 +113,10 @@ static inline long sys_poll(uint64_t id) {
     return syscall3(SYS_POLL, id, 0, 0);
 }
 
+static inline long sys_machine_id(void *buf, size_t size) {
+    return syscall3(SYS_MACHINE_ID, (uintptr_t)buf, size, 0);
+}
+
 static inline long sys_resume_count(void) {
     return syscall3(SYS_RESUME_COUNT, 0, 0, 0);
 }

@@ -38,7 +38,7 @@ struct machine_record { /* page 0 */
     uint64_t magic;
     uint32_t version;
     uint32_t zero;
-    uint8_t machine_id[16];
+    uint8_t machine_id[16];  /* store_id of the near that it ran on last: with another one it is another machine */
     uint64_t resume_reason;  /* enum resume_reason (abi/syscall.h): kept until programs have been told */
     uint64_t resume_count;
     uint64_t process_slots;  /* process records in use lie below this index */

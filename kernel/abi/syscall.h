@@ -33,6 +33,7 @@ enum syscall_number {
     SYS_SEND = 20,
     SYS_RECEIVE = 21,
     SYS_POLL = 22,
+    SYS_MACHINE_ID = 23,
     SYS_COUNT
 };
 
@@ -52,10 +53,14 @@ enum clock_id { CLOCK_MONO_NS = 0, CLOCK_WALL_NS = 1 };
 enum wait_bits { WAIT_CONSOLE_IN = 1, WAIT_CONSOLE_OUT = 2, WAIT_RESUMED = 4, WAIT_NOTICE = 8 };
 enum power_kind { POWER_OFF = 0, POWER_RESET = 1 };
 
-/* Why the machine went on in another way than by going on. Written by the tools into the machine record. */
-enum resume_reason { RESUME_RESTART = 0, RESUME_ROLLBACK = 1, RESUME_FORK = 2, RESUME_UPGRADE = 3 };
+/* Why the machine went on in another way than by going on. Written into the machine record by the tools; the last one by the
+ * kernel, which finds itself on another near than before. */
+enum resume_reason {
+    RESUME_RESTART = 0, RESUME_ROLLBACK = 1, RESUME_FORK = 2, RESUME_UPGRADE = 3, RESUME_OTHER_MACHINE = 4
+};
 
 #define WAIT_FOREVER UINT64_MAX
+enum { MACHINE_ID_SIZE = 16 };
 
 /* --- processes --- */
 

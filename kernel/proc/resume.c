@@ -106,6 +106,18 @@ static void tell_ends(uint32_t process_slots) {
     }
 }
 
+/* On another near than before, what was published or copied goes on as a machine of its own, and is told so, unless the
+ * tool that made it said why itself. */
+static void machine_identify(void) {
+    _Static_assert(sizeof machine_record()->machine_id == STORE_ID_SIZE, "machine_id");
+    if (memcmp(machine_record()->machine_id, store_id(), STORE_ID_SIZE) == 0)
+        return;
+    struct machine_record *machine = machine_record_write();
+    memcpy(machine->machine_id, store_id(), STORE_ID_SIZE);
+    if (machine->resume_reason == RESUME_RESTART)
+        machine->resume_reason = RESUME_OTHER_MACHINE;
+}
+
 int proc_resume(const struct proc_env *env) {
     proc_env = *env;
     record_load_wait(RECORD_MACHINE_PAGE);
@@ -138,6 +150,7 @@ int proc_resume(const struct proc_env *env) {
         tell_ends(process_slots);
         return 0; /* nothing will run, so that nothing is to be written */
     }
+    machine_identify();
     proc_resume_reason = machine_record()->resume_reason;
     proc_resume_count = ++machine_record_write()->resume_count;
     process_resume();

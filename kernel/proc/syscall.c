@@ -144,35 +144,42 @@ static int64_t sys_commit(const struct thread_registers *r) {
     return syscall_again(&durable_key, UINT64_MAX);
 }
 
+/* 0: written. Prepares the range first: else as syscall_prepare. */
+static int64_t user_write(uint64_t address, const void *from, uint64_t size) {
+    int64_t status = syscall_prepare(address, size, 1);
+    if (status != 0)
+        return status;
+    arch_user_access_begin();
+    memcpy((void *)address, from, size);
+    arch_user_access_end();
+    return 0;
+}
+
+static int64_t sys_machine_id(const struct thread_registers *r) {
+    uint64_t size = smaller(r->rsi, MACHINE_ID_SIZE);
+    int64_t status = user_write(r->rdi, machine_record()->machine_id, size);
+    return status == 0 ? (int64_t)size : status;
+}
+
 static int64_t sys_random(const struct thread_registers *r) {
     if (r->rsi > RANDOM_SIZE_MAX)
         return ERR_INVAL;
-    int64_t status = syscall_prepare(r->rdi, r->rsi, 1);
-    if (status != 0)
-        return status;
     uint8_t bytes[RANDOM_SIZE_MAX];
     proc_env.random(bytes, r->rsi);
-    arch_user_access_begin();
-    memcpy((void *)r->rdi, bytes, r->rsi);
-    arch_user_access_end();
-    return (int64_t)r->rsi;
+    int64_t status = user_write(r->rdi, bytes, r->rsi);
+    return status == 0 ? (int64_t)r->rsi : status;
 }
 
 static int64_t sys_stats(const struct thread_registers *r) {
     uint64_t size = smaller(r->rsi, sizeof(struct machine_stats));
-    int64_t status = syscall_prepare(r->rdi, size, 1);
-    if (status != 0)
-        return status;
     static struct machine_stats stats;
     pager_stats(&stats);
     stats.resume_count = proc_resume_count;
     stats.mono_ns = proc_env.now_ns();
     stats.boot_cycles = boot_cycles;
     stats.resume_cycles = schedule_resume_cycles();
-    arch_user_access_begin();
-    memcpy((void *)r->rdi, &stats, size);
-    arch_user_access_end();
-    return (int64_t)size;
+    int64_t status = user_write(r->rdi, &stats, size);
+    return status == 0 ? (int64_t)size : status;
 }
 
 static int64_t sys_power(const struct thread_registers *r) {
@@ -339,6 +346,7 @@ static int64_t (*const table[SYS_COUNT])(const struct thread_registers *) = {
     [SYS_SEND] = sys_send,
     [SYS_RECEIVE] = sys_receive,
     [SYS_POLL] = sys_poll,
+    [SYS_MACHINE_ID] = sys_machine_id,
 };
 
 void proc_syscall(void) {

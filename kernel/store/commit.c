@@ -633,3 +633,4 @@ int store_waits_for_root(void) { return store_has_unsaved_copies() && fill_waits
 uint64_t store_generation(void) { return store.root.generation; }
 uint64_t store_mono_ns(void) { return store.root.mono_ns; }
 uint64_t store_wall_ns(void) { return store.root.wall_ns; }
+const uint8_t *store_id(void) { return store.header.store_id; }

@@ -76,6 +76,7 @@ int store_open(const struct store_env *env, const struct store_options *options)
 uint64_t store_generation(void);                 /* of the newest durable root */
 uint64_t store_mono_ns(void);                    /* of that root */
 uint64_t store_wall_ns(void);                    /* of that root, too */
+const uint8_t *store_id(void);                   /* near's, STORE_ID_SIZE bytes */
 
 /* --- reading --- */
 struct page_key {

@@ -51,8 +51,8 @@ def craft(
             record = real_thread(program, slot)
             return replace(record, **thread) if slot == 1 and thread else record
 
-        def records(programs: Sequence[genesis.Program]) -> Iterator[tuple[PageKey, bytes]]:
-            for key, page in real_records(programs):
+        def records(programs: Sequence[genesis.Program], store_id: bytes) -> Iterator[tuple[PageKey, bytes]]:
+            for key, page in real_records(programs, store_id):
                 is_machine = key == PageKey(SPACE_RECORDS, RECORD_MACHINE_PAGE)
                 yield key, replace(MachineRecord.unpack(page), **machine).page if is_machine and machine else page
             if console:

@@ -194,6 +194,36 @@ def test_clocks_after_a_cut(machine: Start) -> None:
     assert second.command_at_prompt("time.time_ns() > before[1]") == "True"
 
 
+SLEEPER = """\
+import aiorevenant, asyncio, revenant, time
+spring, summer = (time.mktime((2033, month, 1, 0, 0, 0, 0, 0)) for month in (4, 7))
+def year_at(t): return time.localtime()[0] if time.time() >= t else 'too early'
+
+async def wait():
+    await aiorevenant.sleep_until(spring)
+    return year_at(spring)
+
+async def wait_all():
+    task = asyncio.create_task(wait())
+    await asyncio.sleep_ms(100)
+    print('asleep', revenant.commit() > 0)
+    revenant.sleep_until(summer + 0.5)
+    return year_at(summer), await task
+"""
+
+
+def test_sleeping_until_a_moment_takes_time_without_power_along(machine: Start) -> None:
+    """Ten years go by while it is off; by the machine's own time there are still ten years to wait."""
+    first = machine(extra=("-rtc", "base=2023-08-01T00:00:00"))
+    wait_for_prompt(first)
+    paste(first, SLEEPER)
+    first.send(b"print('woke', asyncio.run(wait_all()))\r")
+    first.expect_exact(b"asleep True\r\n")
+    first.kill()
+    second = machine(extra=("-rtc", "base=2033-08-01T00:00:00"))
+    second.expect_exact(b"woke (2033, 2033)\r\n")
+
+
 def test_randomness_is_fresh_at_each_start(machine: Start, tmp_path: Path) -> None:
     """The device is asked at every start: what a generation holds, two machines may have."""
     for life in range(2):

@@ -45,7 +45,8 @@ def published(machine: Start, image: Path, tmp_path: Path) -> Published:
     now = machine()
     wait_for_prompt(now)
     now.command_at_prompt("import revenant, gc, random")
-    now.command_at_prompt("warm = {'from': 'afar'}")
+    now.command_at_prompt("warm = {'from': 'afar'}; why = []; revenant.on_resume(why.append) and None")
+    now.command_at_prompt("import machine; there = machine.unique_id()")
     now.command_at_prompt(f"ballast = bytearray({BALLAST_MIB} << 20)")
     now.command_at_prompt("for i in range(0, len(ballast), 4096): ballast[i] = i // 4096 % 251 + 1\r", 60)
     now.command_at_prompt("revenant.commit() > 0")
@@ -94,6 +95,8 @@ def test_starts_from_far_and_fetches_little_once(
     first = machine(blank, fars=[far.uri], trust=published.trust, fill=False)
     wait_for_prompt(first)
     assert first.command_at_prompt("warm") == "{'from': 'afar'}"
+    assert first.command_at_prompt("why") == "['other machine']"
+    assert first.command_at_prompt("here = machine.unique_id(); len(here), here != there") == "(16, True)"
     reads = far.reads()
     fetched = sum(size for _, size in reads)
     print(f"{len(reads)} requests, {fetched} bytes of {published.size}")
@@ -107,6 +110,7 @@ def test_starts_from_far_and_fetches_little_once(
     wait_for_prompt(second)
     touch(second, 100, 50)
     assert second.command_at_prompt("warm") == "{'from': 'afar'}"
+    assert second.command_at_prompt("why, machine.unique_id() == here") == "(['other machine', 'restart'], True)"
     again = {offset for offset, _ in far.reads()} & before
     with Store(published.path) as store:
         allowed = start_blocks(store)

@@ -131,19 +131,21 @@ def test_only_the_last_automatic_tags_are_kept(machine: Start, image: Path, run_
 
 def test_a_fork_is_another_machine(machine: Start, image: Path, run_revenant: Run, tmp_path: Path) -> None:
     now = at_prompt(machine)
-    now.command_at_prompt(REASONS + "; import random; x = 6")
+    now.command_at_prompt(REASONS + "; import machine, random; x = 6")
     now.command_at_prompt("revenant.tag('here') and None")
     now.kill()
     out = tmp_path / "fork.img"
     facts(run_revenant, "fork", image, out, "--at", "here")
-    answers = []
+    answers, ids = [], []
     for path in (image, out):
         now = at_prompt(machine, path)
         answers.append(now.command_at_prompt("why, [random.getrandbits(30) for _ in range(4)]"))
+        ids.append(now.command_at_prompt("machine.unique_id()"))
         assert now.command_at_prompt("x * 7") == "42"
         now.kill()
         sound(path)
     assert answers[0].startswith("(['restart']") and answers[1].startswith("(['fork']")
+    assert ids[0] != ids[1]
     assert answers[0].partition("],")[2] != answers[1].partition("],")[2]
 
 

@@ -211,11 +211,11 @@ def thread_record(program: Program, slot: int) -> ThreadRecord:
     )
 
 
-def records(programs: Sequence[Program]) -> Iterator[tuple[PageKey, bytes]]:
+def records(programs: Sequence[Program], store_id: bytes) -> Iterator[tuple[PageKey, bytes]]:
     """The pages of space 0: one process for each program, one thread for each process."""
     count = len(programs)
     machine = MachineRecord(
-        machine_id=secrets.token_bytes(16),
+        machine_id=store_id,
         process_slots=count,
         thread_slots=count,
         next_space=SPACE_FIRST_USER + count,
@@ -249,7 +249,8 @@ def create_image(
         python.pages.update(added_pages(additions))
     programs = (python, *others, replace(python, is_template=True))
     template_space = SPACE_FIRST_USER + len(programs) - 1
-    pages = dict(records(programs))
+    store_id = secrets.token_bytes(16)
+    pages = dict(records(programs, store_id))
     for slot, program in enumerate(programs[:-1]):
         space = SPACE_FIRST_USER + slot
         pages.update({PageKey(space, index): page for index, page in program.pages.items()})
@@ -261,5 +262,6 @@ def create_image(
         wall_ns=time.time_ns(),
         record_version=RECORD_VERSION,
         clones={template_space: SPACE_FIRST_USER},
+        store_id=store_id,
     )
     return StoreWriter(path, contents, size // BLOCK_SIZE).write()

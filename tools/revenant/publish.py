@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,7 @@ class Copy:
     """What a start touches, in its order; None: the store's own list."""
     sign: Callable[[bytes], bytes] | None = None
     """Signs the root hash."""
+    store_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
 
 
 def publish_image(
@@ -117,5 +119,6 @@ def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
         retain_hourly=store.root.retain_hourly,
         retain_daily=store.root.retain_daily,
         sign=copy.sign,
+        store_id=copy.store_id,
     )
     return StoreWriter(out, contents, copy.block_count, copy.ring_stride).write()

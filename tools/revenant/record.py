@@ -58,6 +58,7 @@ class ResumeReason(IntEnum):
     ROLLBACK = 1
     FORK = 2
     UPGRADE = 3
+    OTHER_MACHINE = 4
 
 
 class MachineRecord(Structure):

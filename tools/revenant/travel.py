@@ -197,12 +197,14 @@ def fork(
             machine_id=secrets.token_bytes(16),
             resume_reason=ResumeReason.FORK,
         )
-        page = machine.page
         scratch = out.with_name(f".{out.name}.{os.getpid()}")
         if out.exists():
             raise StoreError(out, "exists", "choose another name")
         header = store.header
-        copy = Copy(record.generation, {MACHINE_PAGE: page}, header.block_count, header.spread_stride)
+        copy = Copy(
+            record.generation, {MACHINE_PAGE: machine.page}, header.block_count, header.spread_stride,
+            store_id=machine.machine_id,
+        )  # fmt: skip
         copy_generation(store, scratch, copy)
         scratch.rename(out)
         sync_folder(out.absolute().parent)

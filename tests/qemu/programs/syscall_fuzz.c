@@ -137,7 +137,7 @@ static uint64_t now_ns(void) {
 
 static int has_buffer(uint64_t number) {
     return number == SYS_CONSOLE_READ || number == SYS_RANDOM || number == SYS_STATS || number == SYS_HISTORY ||
-           number == SYS_PROCESS || number == SYS_RECEIVE;
+           number == SYS_PROCESS || number == SYS_RECEIVE || number == SYS_MACHINE_ID;
 }
 
 /* Whether a call with this buffer could write this program's own variables. */
