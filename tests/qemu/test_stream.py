@@ -123,6 +123,7 @@ def test_starts_from_far_and_fetches_little_once(
 def start_blocks(store: Store) -> set[int]:
     """What tells one store from another, and what firmware boots from: read at every start."""
     fixed = {0, 1, 18, *range(2, 18), *(store.header.ring_block(slot) for slot in range(64))}
+    fixed |= set(range(RING_FIRST_BLOCK, RING_FIRST_BLOCK + HEAD_BLOCK_COUNT))
     for pointer in (store.root.kernel, store.root.loader):
         fixed |= {pointer.block, *(child.block for _, child in store.leaves(pointer, pointer.level))}
     return fixed | {store.root.tree.block}
@@ -323,7 +324,7 @@ def write_root(image: Path, root: Root) -> None:
 def test_signed_by_its_publisher(
     machine: Start, serve: Serve, published: Published, blank: Path, tmp_path: Path
 ) -> None:
-    """The key is enough to adopt; a store that another has signed, or that has gone back, is named, and the next one asked."""
+    """The key is enough to adopt; a store that another has signed, or has gone back, is named; others are asked."""
     key = Ed25519PrivateKey.generate()
     trust = key_name(public_bytes(key.public_key()))
     with Store(published.path) as store:
