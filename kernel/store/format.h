@@ -32,6 +32,8 @@ enum {
     RING_COUNT = 64,
     STORE_BLOCK_COUNT_MIN = 2048,
     RETAIN_COUNT_DEFAULT = 16,
+    RETAIN_HOURLY_DEFAULT = 24,
+    RETAIN_DAILY_DEFAULT = 7,
     KERNEL_SIZE_MAX = 448 * 1024,
     TAG_SIZE_MAX = 47,
     TAG_COUNT_MAX = 256, /* given by people and programs */

@@ -173,6 +173,7 @@ struct list_writer {
 extern struct list_writer list_dead;
 int list_prepare(struct list_writer *writer);
 int list_add(struct list_writer *writer, uint64_t block, uint64_t birth);
+void list_resume(struct list_writer *writer, struct list_block_disk *page);
 int list_flush_full(struct list_writer *writer); /* 1: wrote a block */
 int list_place(struct list_writer *writer);      /* 1: there was something to settle */
 int list_finish(struct list_writer *writer);

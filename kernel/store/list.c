@@ -43,6 +43,14 @@ int list_add(struct list_writer *writer, uint64_t block, uint64_t birth) {
     return 0;
 }
 
+/* Goes on with a block of its own that is on the disk and has room; the page is the writer's from now on. */
+void list_resume(struct list_writer *writer, struct list_block_disk *page) {
+    check(writer->first == NULL);
+    writer->head = page->next;
+    memset(&page->next, 0, sizeof page->next);
+    writer->first = writer->last = page;
+}
+
 /* Writes the oldest page: it has its place. */
 static void finish_first(struct list_writer *writer) {
     struct list_block_disk *page = writer->first;

@@ -551,7 +551,9 @@ static int adopt(const struct store_options *options) {
     root.free_count = store.header.block_count - FIXED_BLOCK_COUNT;
     root.alloc_next = RING_FIRST_BLOCK;
     root.retain_count = RETAIN_COUNT_DEFAULT;
-    root.retain_hourly = root.retain_daily = root.retain_wanted = 0;
+    root.retain_hourly = RETAIN_HOURLY_DEFAULT;
+    root.retain_daily = RETAIN_DAILY_DEFAULT;
+    root.retain_wanted = 0;
     root.flags = 0;
     memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
     attach_far_disks(options, disk);

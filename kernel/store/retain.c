@@ -16,6 +16,13 @@ static uint64_t holder[HOLDER_COUNT_MAX]; /* ascending */
 static unsigned holder_count;
 static struct list_writer held[HELD_WRITER_COUNT];
 
+/* The newest block of a held list, read because it may have room for more. */
+static struct {
+    struct list_block_disk *page;
+    struct store_fetch fetch;
+    int reading, loaded, status;
+} head;
+
 /* Where the walk is. */
 static struct {
     uint64_t index;             /* of the record */
@@ -36,17 +43,19 @@ void retain_forget(void) {
     scanned = 0;
 }
 
-int retain_is_reading(void) { return walk.reading; }
+int retain_is_reading(void) { return walk.reading || head.reading; }
 
 void retain_undo(void) {
     for (unsigned i = 0; i < HELD_WRITER_COUNT; i++)
         list_drop(&held[i]);
+    head.loaded = 0;
     retain_forget();
 }
 
 void retain_init(void) {
     memset(&walk, 0, sizeof walk);
     memset(held, 0, sizeof held);
+    memset(&head, 0, sizeof head);
     holder_count = 0;
     retain_forget();
 }
@@ -137,6 +146,51 @@ static int held_finish(struct list_writer *writer) {
     return 0;
 }
 
+static void head_read(struct store_fetch *fetch, int status) {
+    (void)fetch;
+    head.status = status;
+    head.loaded = 1;
+    head.reading = 0;
+}
+
+/* Has the block of the pointer in head.page; head.status says whether it is good. */
+static int head_load(const struct block_ptr_disk *pointer) {
+    if (head.loaded)
+        return 0;
+    if (head.reading)
+        return -E_AGAIN;
+    if (head.page == NULL && (head.page = cache_page_alloc()) == NULL)
+        return -E_NOMEM;
+    if (!pointer_is_near(pointer) || pointer_check(pointer, 0) != 0) {
+        head_read(NULL, -E_CORRUPT);
+        return 0;
+    }
+    head.reading = 1;
+    head.fetch = (struct store_fetch){.pointer = *pointer, .page = head.page, .done = head_read};
+    store_fetch(&head.fetch);
+    return -E_AGAIN;
+}
+
+/*
+ * A writer that goes on with a list. A newest block that is not full is written anew with more entries: else a held
+ * generation, from which a little dies in each commit, would take a block of its list for each.
+ */
+static int held_continue(struct list_writer *writer, uint64_t generation, struct block_ptr_disk newest) {
+    int status = ptr_present(&newest) ? head_load(&newest) : 0;
+    int is_full = !head.loaded || head.status != 0 || head.page->count >= LIST_ENTRY_COUNT_MAX;
+    if (status == 0 && !is_full)
+        status = life_die(ptr_block(&newest), ptr_birth(&newest));
+    if (status != 0)
+        return status;
+    *writer = (struct list_writer){.generation = generation, .head = newest};
+    if (!is_full) {
+        list_resume(writer, head.page);
+        head.page = NULL;
+    }
+    head.loaded = 0;
+    return 0;
+}
+
 /* The writer for the held list of generation t; another one is finished when all are taken. */
 static int held_writer(uint64_t generation, struct list_writer **out) {
     struct generation_disk *record;
@@ -158,10 +212,7 @@ static int held_writer(uint64_t generation, struct list_writer **out) {
         status = retain_find(generation, &index);
     if (status == 0)
         status = retain_record(index, 0, &record);
-    if (status != 0)
-        return status;
-    **out = (struct list_writer){.generation = generation, .head = record->held};
-    return 0;
+    return status == 0 ? held_continue(*out, generation, record->held) : status;
 }
 
 /* One entry of a list whose holders older than `death` are asked. */
@@ -267,6 +318,7 @@ void retain_begin(void) {
     memset(&walk, 0, sizeof walk);
     walk.page = page;
     memset(held, 0, sizeof held);
+    head.loaded = 0;
 }
 
 static int start(void) {

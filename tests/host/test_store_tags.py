@@ -111,3 +111,22 @@ def test_many_tags(start: Callable[..., Host]) -> None:
     for generation in tagged[1::2]:
         assert len(contents_of(host, generation)) == 100
     assert checker.check(host.image()) == []
+
+
+def test_a_held_list_is_dense(start: Callable[..., Host]) -> None:
+    """A little that dies in each of many commits takes no block of the list each time."""
+    host = start(blocks=4096)
+    host("puts 16 0 1 400")
+    host("tag 0 kept")
+    host("commit 1 0")
+    host("tag 0")
+    for page in range(350):
+        host("put 16", page, page + 1000)
+        host("commit 1 0")
+    image = checker.load(host.image())
+    assert image.root is not None
+    records = checker.read_records(checker.walk_tree(image, image.root.meta, image.root.meta_height, "meta", None))
+    kept = next(record for record in records if record.flags & TAGGED)
+    blocks, entries = checker.read_list(image, kept.held, "held")
+    assert len(entries) > 330 and len(blocks) == 2
+    assert checker.check(host.image()) == []

@@ -17,7 +17,14 @@ from revenant.change import Commit, edit, editor_path, locked
 from revenant.check import check_store
 from revenant.difference import differing_pages, summary
 from revenant.errors import StoreError
-from revenant.format import BLOCK_SIZE, GenerationFlag, Header, PageKey
+from revenant.format import (
+    BLOCK_SIZE,
+    META_GENERATIONS,
+    SPACE_RECORDS,
+    GenerationFlag,
+    Header,
+    PageKey,
+)
 from revenant.record import MachineRecord, ResumeReason
 from revenant.store import Store
 from revenant.travel import MACHINE_PAGE
@@ -218,6 +225,7 @@ def test_a_fork_shares_nothing(run_revenant: Run, image: Path, tmp_path: Path) -
     before = image.read_bytes()
     out = tmp_path / "fork.img"
     made = facts(run_revenant, "fork", image, out, "--at", first)
+    assert made["retain"] == "16:24:7", "as `create` made it"
     assert made["generation"] == first and made["block_count"] * BLOCK_SIZE == len(before)
     sound(out)
     assert number_at(out) == 1 and machine(out).resume_reason == ResumeReason.FORK
@@ -231,6 +239,37 @@ def test_a_fork_shares_nothing(run_revenant: Run, image: Path, tmp_path: Path) -
 
 
 # --- lock and crashes of the tool ---
+
+
+def flip(image: Path, block: int) -> None:
+    """One bit of it."""
+    with image.open("r+b") as file:
+        file.seek(block * BLOCK_SIZE + 100)
+        byte = file.read(1)[0]
+        file.seek(block * BLOCK_SIZE + 100)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("damage", ["tree", "records", "generations"])
+def test_a_fork_of_what_is_whole(run_revenant: Run, image: Path, tmp_path: Path, damage: str) -> None:
+    """An older generation where the newest is damaged; the newest where only the history is."""
+    for number in (7, 8):
+        write(image, number, PAGE, PageKey(SPACE_RECORDS, 100_000))
+    with Store(image) as store:
+        pointers = {
+            "tree": store.root.tree,
+            "records": store.space_root(store.tree, SPACE_RECORDS),
+            "generations": store.space_root(store.meta, META_GENERATIONS),
+        }
+    flip(image, pointers[damage].block)
+    out = tmp_path / "fork.img"
+    if damage == "records":
+        assert f"`revenant fork {image} OUT --at 2`" in refused(run_revenant, "rollback", image, "--to", 2)
+        assert "does not have the hash" in refused(run_revenant, "fork", image, out)
+    words = ["--at", 2] if damage != "generations" else []
+    facts(run_revenant, "fork", image, out, *words)
+    assert number_at(out) == (7 if words else 8)
+    sound(out)
 
 
 def test_a_locked_image_is_refused(run_revenant: Run, image: Path) -> None:

@@ -25,6 +25,7 @@ from revenant.format import (
     Generation,
     GenerationFlag,
     PageKey,
+    Pointer,
     StartFailures,
 )
 from revenant.images import Far, Image, Json, store_facts
@@ -129,16 +130,26 @@ def resume_count(store: Store, origin: Generation) -> int:
         return machine_record(store, origin.generation).resume_count + 1
 
 
+def differing(store: Store, origin: Generation) -> dict[PageKey, Pointer]:
+    """Every page in which the newest generation differs from origin, with origin's pointer."""
+    try:
+        pairs = differing_pages(store, store.tree, store.tree_at(origin.generation))
+        return {key: new for key, _, new in pairs}
+    except AbsentError:
+        raise
+    except StoreError as error:
+        remedy = f"`revenant fork {store.path} OUT --at {origin.generation}` makes an image of that generation"
+        raise store.fault(error.reason, remedy) from None
+
+
 def rollback_commit(store: Store, origin: Generation) -> Commit:
     """A new generation with the contents of an old one; only what differs is written."""
-    target = store.tree_at(origin.generation)
     machine = replace(
         machine_record(store, origin.generation),
         resume_reason=ResumeReason.ROLLBACK,
         resume_count=resume_count(store, origin),
     )
-    pointers = {key: new for key, _, new in differing_pages(store, store.tree, target)}
-    pages = {key: pointer for key, pointer in pointers.items() if key != MACHINE_PAGE}
+    pages = {key: pointer for key, pointer in differing(store, origin).items() if key != MACHINE_PAGE}
 
     def load(key: PageKey) -> bytes:
         if key == MACHINE_PAGE:

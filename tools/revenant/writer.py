@@ -31,6 +31,8 @@ from revenant.format import (
     MISSING,
     NODE_FANOUT,
     RETAIN_COUNT_DEFAULT,
+    RETAIN_DAILY_DEFAULT,
+    RETAIN_HOURLY_DEFAULT,
     RING_COUNT,
     RING_FIRST_BLOCK,
     SPACE_HEIGHT_MAX,
@@ -139,8 +141,8 @@ class Contents:
     """What a start touches, in its order; pages that are zero may be among it: the nodes above them are touched."""
     clones: Mapping[int, int] = field(default_factory=dict)  # a space with all pages of another: to which
     retain_count: int = RETAIN_COUNT_DEFAULT
-    retain_hourly: int = 0
-    retain_daily: int = 0
+    retain_hourly: int = RETAIN_HOURLY_DEFAULT
+    retain_daily: int = RETAIN_DAILY_DEFAULT
     store_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     sign: Callable[[bytes], bytes] | None = None
     """Makes the 64 bytes of the signature of a root hash."""

@@ -1,9 +1,11 @@
-"""Makes an image of a machine in the middle of its work, for the corpus of images by earlier versions.
+"""Makes images of a machine in the middle of its work, for the corpus of images by earlier versions.
 
     build/venv/bin/python tests/corpus/images/make.py [NAME]
 
-Run it when the version of the disk format or of the records has changed, and commit both files; images that are there
+Run it when the version of the disk format or of the records has changed, and commit what it made; images that are there
 are never made again: they are what users have. NAME.toml says what NAME.img.xz is and what it prints when it goes on.
+NAME-half is another machine, which began with a blank disk and has fetched what it touched; behind its image (of
+near_size bytes) in the same file is that of the far store which has the rest.
 Called by: people. tests/qemu/test_earlier_formats.py resumes what it made.
 """
 
@@ -12,14 +14,16 @@ from __future__ import annotations
 import datetime
 import json
 import lzma
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 from revenant import genesis
-from revenant.check import check_store
+from revenant.check import Checker, check_store
 from revenant.format import FORMAT_VERSION
 from revenant.machine import Machine
+from revenant.publish import publish_image
 from revenant.qemu import MachineConfig
 from revenant.record import RECORD_VERSION
 from revenant.script import paste, wait_for_prompt
@@ -28,6 +32,7 @@ from revenant.store import Store
 FOLDER = Path(__file__).resolve().parent
 IMAGE_SIZE = 16 << 20
 STEP_COUNT = 3  # that it has made when its power is cut
+HALF_STEP_COUNT = STEP_COUNT + 1  # the other machine made one itself
 FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
 
 # Between two steps it runs, rather than waits: the cut comes at any instruction.
@@ -72,7 +77,21 @@ def make_image(path: Path) -> None:
             machine.expect_exact(line(step).encode() + b"\r\n")
 
 
-def describe(store: Store, name: str) -> str:
+def make_half(path: Path) -> bytes:
+    """A machine that streams from the one published just before, cut off after a step; the far image's bytes."""
+    origin, far = path.with_suffix(".origin"), path.with_suffix(".far")
+    make_image(origin)
+    with Store(origin) as store:
+        trust = publish_image(store, far, None).hash.hex()
+    path.touch()
+    os.truncate(path, IMAGE_SIZE)
+    with Machine(MachineConfig(path, fars=[str(far)], trust=trust, fill=False)) as machine:
+        machine.send(b".")
+        machine.expect_exact(line(HALF_STEP_COUNT).encode() + b"\r\n")
+    return far.read_bytes()
+
+
+def describe(store: Store, name: str, step_count: int = STEP_COUNT) -> str:
     """The text of NAME.toml; JSON's strings, numbers and arrays are TOML's."""
     tags = [record.tag_text for record in store.generations() if record.tag_text]
     facts = {
@@ -83,29 +102,37 @@ def describe(store: Store, name: str) -> str:
         "generation": store.root.generation,
         "generation_count": len(store.generations()),
         "tags": tags,
-        "step_count": STEP_COUNT,
-        "next_steps": [line(STEP_COUNT + 1), line(STEP_COUNT + 2)],
-        "notes": [f"{step} {str(step) * 20}" for step in range(1, STEP_COUNT + 3)],
+        "step_count": step_count,
+        "next_steps": [line(step_count + 1), line(step_count + 2)],
+        "notes": [f"{step} {str(step) * 20}" for step in range(1, step_count + 3)],
     }
     return "".join(f"{key} = {json.dumps(value)}\n" for key, value in facts.items())
 
 
+def keep(name: str, data: bytes, facts: str) -> None:
+    """Put both files where they stay."""
+    packed = FOLDER / f"{name}.img.xz"
+    packed.write_bytes(lzma.compress(data, format=lzma.FORMAT_XZ, filters=FILTERS))
+    (FOLDER / f"{name}.toml").write_text(facts)
+    print(f"{packed}: {packed.stat().st_size} bytes\n{facts}", end="")
+
+
 def main() -> None:
-    """Make an image of this build's versions."""
+    """Make those images of this build's versions that are not there."""
     name = sys.argv[1] if len(sys.argv) > 1 else f"format-{FORMAT_VERSION}-records-{RECORD_VERSION}"
-    packed, facts = FOLDER / f"{name}.img.xz", FOLDER / f"{name}.toml"
-    if packed.exists() or facts.exists():
-        sys.exit(f"{packed.name}: exists; images of the corpus are never made again (give another name)")
     with tempfile.TemporaryDirectory(prefix="revenant-corpus-") as folder:
-        image = Path(folder) / "machine.img"
-        make_image(image)
-        with Store(image) as store:
-            check_store(store)
-            text = describe(store, name)
-        data = lzma.compress(image.read_bytes(), format=lzma.FORMAT_XZ, filters=FILTERS)
-    packed.write_bytes(data)
-    facts.write_text(text)
-    print(f"{packed}: {len(data)} bytes\n{text}", end="")
+        image, half = Path(folder) / "machine.img", Path(folder) / "half.img"
+        if not (FOLDER / f"{name}.toml").exists():
+            make_image(image)
+            with Store(image) as store:
+                check_store(store)
+                keep(name, image.read_bytes(), describe(store, name))
+        if not (FOLDER / f"{name}-half.toml").exists():
+            far = make_half(half)
+            with Store(half) as store:
+                Checker(store).check_structure()
+                facts = f"{describe(store, f'{name}-half', HALF_STEP_COUNT)}near_size = {IMAGE_SIZE}\n"
+                keep(f"{name}-half", half.read_bytes() + far, facts)
 
 
 if __name__ == "__main__":

@@ -342,7 +342,7 @@ static void damage_bitmap(unsigned newest) {
 /* With something else that holds blocks: nothing that was kept is lost, whether a commit is made or refused. */
 static void damage_bitmap_and_more(unsigned newest) {
     const struct reach *reach = &roots[newest].reach;
-    unsigned stride = reach->count / NEED_COUNT_MAX + 1;
+    unsigned stride = reach->count / (NEED_COUNT_MAX / 4) + 1;
     place = "near, the bitmap and more";
     place_block = bitmap_block(newest);
     kind = KIND_FLIP;
