@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,7 +19,7 @@ from revenant.firmware import HEAD_BLOCK_COUNT
 from revenant.format import BLOCK_SIZE, RING_COUNT, RING_FIRST_BLOCK, SPACE_SHARES, Root, RootFlag
 from revenant.keys import public_bytes
 from revenant.machine import EXIT_REFUSED, Machine
-from revenant.publish import publish_image
+from revenant.publish import Copy, copy_generation, publish_image
 from revenant.qemu import Boot
 from revenant.script import wait_for_prompt
 from revenant.store import Store, open_fars
@@ -154,6 +155,7 @@ def test_a_start_is_few_requests(machine: Start, serve: Serve, published: Publis
     last = max(i for i, (offset, _) in enumerate(reads) if offset // 4096 in packed)
     assert max(depths[: last + 1]) == 2
     assert root.packed_count < published.size / 4096 / 5
+    assert "stale" not in now.voice
 
 
 def test_a_recorded_start_leaves_few_misses(
@@ -397,3 +399,27 @@ def test_a_far_with_bad_blocks_and_a_good_one(
     assert now.command_at_prompt("warm") == "{'from': 'afar'}"
     assert "far1: a block does not have its hash" in now.voice
     touch(now, 0, BALLAST_MIB * 256)
+
+
+def test_a_stale_list_is_told_and_renewed(
+    machine: Start, published: Published, blank: Path, tmp_path: Path, run_revenant: Callable[..., Any]
+) -> None:
+    """A start that misses much of its list says so; `run --record` writes the list of what it has touched, once."""
+    stale, script = tmp_path / "stale.img", tmp_path / "script.py"
+    script.write_text("print(6 * 7)\n")
+    with Store(published.path) as store:
+        trust = copy_generation(store, stale, Copy(None, resume=store.resume_keys()[-5:])).hash.hex()
+    words = ["run", "--near", blank, "--far", stale, "--trust", trust, "--no-fill", "--record", "--", script]
+    first = run_revenant(*words)
+    assert first.stdout == "42\n" and "the resume list is stale" in first.stderr
+    assert "new resume list of" in first.stderr
+    with Store(blank, open_fars([stale])) as store:
+        Checker(store).check_structure()
+        listed = store.resume_keys()
+        assert len(listed) > 50 and store.root.resume.store == 0
+    second = run_revenant(*words)
+    assert "its resume list is good" in second.stderr
+    with Store(blank, open_fars([stale])) as store:
+        assert store.resume_keys() == listed
+        root = publish_image(store, tmp_path / "again.img", None)
+    assert root.packed_count > 50
