@@ -26,8 +26,9 @@ ROOM_SIZE = 16 << 20
 PAYLOAD_PROGRAM = """\
 import os, revenant
 payload = bytearray(%d << 20)
+view = memoryview(payload)  # a slice of the array itself moves all behind it
 for i in range(0, len(payload), 256):
-    payload[i:i + 256] = os.urandom(256)
+    view[i:i + 256] = os.urandom(256)
 def touch(pages):
     return sum([payload[page << 12] for page in pages])
 print(revenant.commit())
