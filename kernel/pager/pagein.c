@@ -10,7 +10,7 @@
 #include "lib/lib.h"
 #include "pager/internal.h"
 
-enum { PAGEIN_COUNT_MAX = 64 };
+enum { PAGEIN_COUNT_MAX = 64, STALE_SHARE = 32 /* a good list leaves less than this part of its pages to misses */ };
 #define PAGEIN_RETRY_NS 250000000ull
 
 struct pagein {
@@ -26,6 +26,7 @@ struct pagein {
 static struct pagein pool[PAGEIN_COUNT_MAX];
 static struct list_node unused, active;
 static unsigned failed_count;
+static uint64_t missed_count; /* pages that had to be asked of a far store */
 static uint64_t node_retry_ns; /* 0: nobody waits for a node that failed */
 
 void pagein_init(void) {
@@ -102,8 +103,17 @@ static struct pagein *pagein_begin(struct space *space, uint64_t address, struct
     pagein->address = address & ~(uint64_t)(FRAME_SIZE - 1);
     pagein->frame = frame;
     pagein->told = 0;
+    missed_count += (uint64_t)store_must_ask(pointer);
     pagein_fetch(pagein, pointer);
     return pagein;
+}
+
+void pager_start_over(void) {
+    struct store_facts facts;
+    store_facts(&facts);
+    if (missed_count * STALE_SHARE > facts.packed_count && facts.packed_count != 0)
+        notice("the resume list is stale: %llu pages that this start asked for were not in it; publish with --record",
+               (unsigned long long)missed_count);
 }
 
 enum pager_result pagein_start(struct space *space, uint64_t address, const struct block_ptr_disk *pointer,

@@ -89,6 +89,8 @@ int pager_space_end(struct space *space, uint64_t id);
 /* Drops clean pages for who may not wait: a commit that has used up its reserve. 1: it is worth trying again. */
 int pager_memory_make(void);
 
+void pager_start_over(void);                /* a program waits for input, the first time: says whether its resume list was good */
+
 uint64_t pager_epoch(void);
 uint64_t pager_durable(void);               /* newest durable generation */
 void pager_want_commit(void);               /* a snapshot as soon as possible, even of nothing */

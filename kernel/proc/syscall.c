@@ -110,8 +110,10 @@ static int64_t sys_wait(const struct thread_registers *r) {
         return (int64_t)bits;
     if (proc_env.now_ns() >= r->rsi)
         return ERR_TIMEOUT;
-    if (boot_cycles == 0 && r->rdi & WAIT_CONSOLE_IN)
+    if (boot_cycles == 0 && r->rdi & WAIT_CONSOLE_IN) {
+        pager_start_over();
         boot_cycles = arch_cycles() - proc_env.entry_cycles - proc_env.waited_cycles() - schedule_idle_cycles();
+    }
     return syscall_again(&console_event_key, r->rsi);
 }
 

@@ -406,8 +406,9 @@ static void fill_root(struct root_disk *root) {
     root->kernel = store.boot[BOOT_KERNEL];
     root->loader = store.boot[BOOT_LOADER];
     root->resume = store.boot[BOOT_RESUME];
-    root->kernel_size = store.boot_size[BOOT_KERNEL];
-    root->loader_size = store.boot_size[BOOT_LOADER];
+    root->kernel_size = (uint32_t)store.boot_size[BOOT_KERNEL];
+    root->loader_size = (uint32_t)store.boot_size[BOOT_LOADER];
+    root->resume_list_size = store.boot_size[BOOT_RESUME];
     root->stores = store.boot[BOOT_STORES];
     root->stores_copy = store.boot[BOOT_STORES_COPY];
     root->block_count = store.header.block_count;

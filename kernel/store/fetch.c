@@ -161,6 +161,10 @@ static int is_absent(unsigned home, uint64_t block) {
            copy_find(home, block, &copy) == 0 && copy == 0;
 }
 
+int store_must_ask(const struct block_ptr_disk *pointer) {
+    return ptr_present(pointer) && ptr_store(pointer) != 0 && is_absent(ptr_store(pointer), ptr_block(pointer));
+}
+
 /* Reads a far block and those around it. 1: a run is on its way. */
 static int start_run(const struct job *job, unsigned disk) {
     unsigned home = ptr_store(&job->fetch->pointer);

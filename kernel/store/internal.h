@@ -74,7 +74,7 @@ struct store {
     uint64_t sequence_max;  /* of all root records seen */
     struct tree tree[TREE_COUNT];
     struct block_ptr_disk boot[BOOT_OBJECT_COUNT];
-    uint32_t boot_size[BOOT_LOADER + 1]; /* of kernel and loader, as the root record says it */
+    uint64_t boot_size[BOOT_RESUME + 1]; /* of kernel, loader and resume list, as the root record says it */
     struct store_entry_disk far[STORE_ENTRY_COUNT_MAX]; /* the table of stores: store number n is far[n - 1] */
     int far_changed;        /* the table is not on the disk yet, twice */
     uint8_t disk_id[1 + STORE_FAR_COUNT_MAX][STORE_ID_SIZE];

@@ -226,6 +226,7 @@ void store_take_root(const struct root_disk *root) {
     store.boot[BOOT_RESUME] = root->resume;
     store.boot_size[BOOT_KERNEL] = root->kernel_size;
     store.boot_size[BOOT_LOADER] = root->loader_size;
+    store.boot_size[BOOT_RESUME] = root->resume_list_size;
     store.boot[BOOT_STORES] = root->stores;
     store.boot[BOOT_STORES_COPY] = root->stores_copy;
     store.free_count = root->free_count;
@@ -560,6 +561,7 @@ static int adopt(const struct store_options *options) {
     fill_init(&root); /* its store numbers are ours */
     if (disk != 1 || ptr_block(&root.tree) != options->packed[0])
         read_packed(disk, ptr_block(&root.tree), root.packed_count);
+    store.facts.packed_count = root.packed_count;
     root.packed_count = 0;
     take_root(&root);
     if (status == 0)

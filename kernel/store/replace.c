@@ -1,5 +1,5 @@
 /*
- * kernel/store/replace.c: a kernel or loader given from outside (an upgrade) becomes near's own boot object.
+ * kernel/store/replace.c: a kernel, loader or resume list given from outside becomes near's own boot object.
  *
  * Promise: part of one commit: the root names the old object or the new one, each whole; the old one dies like
  * everything else, so that the roots before still lead to it.
@@ -9,8 +9,8 @@
 
 enum { PHASE_DONE = 2 };
 
-static const struct store_boot_object *asked[BOOT_LOADER + 1]; /* for the next commit, until it is durable */
-static const struct store_boot_object *given[BOOT_LOADER + 1]; /* of these: what the running one has still to do */
+static const struct store_boot_object *asked[BOOT_RESUME + 1]; /* for the next commit, until it is durable */
+static const struct store_boot_object *given[BOOT_RESUME + 1]; /* of these: what the running one has still to do */
 
 static struct {
     struct node_disk *old, *own;
@@ -20,9 +20,11 @@ static struct {
     uint64_t block;
 } at;
 
-void store_boot_replace(const struct store_boot_object *kernel, const struct store_boot_object *loader) {
+void store_boot_replace(const struct store_boot_object *kernel, const struct store_boot_object *loader,
+                        const struct store_boot_object *resume) {
     asked[BOOT_KERNEL] = given[BOOT_KERNEL] = kernel;
     asked[BOOT_LOADER] = given[BOOT_LOADER] = loader;
+    asked[BOOT_RESUME] = given[BOOT_RESUME] = resume;
 }
 
 int replace_is_reading(void) { return at.reading; }
@@ -47,7 +49,7 @@ void replace_init(void) {
 /* Blocks that a commit needs for it at most. */
 uint64_t replace_bound(void) {
     uint64_t count = 0;
-    for (unsigned object = 0; object <= BOOT_LOADER; object++)
+    for (unsigned object = 0; object <= BOOT_RESUME; object++)
         count += given[object] != NULL ? NODE_FANOUT + 1 : 0;
     return count;
 }
@@ -62,7 +64,7 @@ static void old_read(struct store_fetch *fetch, int status) {
     at.loaded = 1;
 }
 
-/* Has the old object's node in memory, or zeros where that is not near's own. */
+/* Has the old object's node in memory, or zeros where it has none, or that is not near's own. */
 static int load_old(const struct block_ptr_disk *pointer) {
     if (at.reading)
         return -E_AGAIN;
@@ -122,8 +124,10 @@ static int finish(enum boot_object object) {
 
 /* One step in a commit. 2: nothing (more) is to be replaced. */
 int replace_step(void) {
-    enum boot_object object = given[BOOT_KERNEL] != NULL ? BOOT_KERNEL : BOOT_LOADER;
-    if (given[object] == NULL)
+    enum boot_object object = BOOT_KERNEL;
+    while (object <= BOOT_RESUME && given[object] == NULL)
+        object++;
+    if (object > BOOT_RESUME)
         return PHASE_DONE;
     if (!write_room())
         return -E_AGAIN;

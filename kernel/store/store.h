@@ -99,6 +99,8 @@ struct store_fetch {
     unsigned attempt;
 };
 int store_fetch(struct store_fetch *fetch);      /* 0: done will come. Never calls done before it returns */
+/* Whether a fetch would have to ask a far store: a block of one that is neither here nor on its way. */
+int store_must_ask(const struct block_ptr_disk *pointer);
 
 /* --- committing: one at a time --- */
 struct store_commit_page {
@@ -148,12 +150,13 @@ int store_waits_for_root(void);              /* at once: near becomes complete b
 int store_space_clone(uint64_t from, uint64_t to, const void **key_out);
 int store_space_drop(uint64_t space);
 
-/* The next commit makes these the kernel and the loader (NULL: as they are); stable until its done(). */
+/* The next commit makes these the kernel, the loader, the resume list (NULL: as it is); stable until its done(). */
 struct store_boot_object {
     const void *page[NODE_FANOUT];               /* NULL: zeros */
     uint32_t size;                               /* as the root record says it */
 };
-void store_boot_replace(const struct store_boot_object *kernel, const struct store_boot_object *loader);
+void store_boot_replace(const struct store_boot_object *kernel, const struct store_boot_object *loader,
+                        const struct store_boot_object *resume);
 
 /* Takes more blocks of near's disk into use, for good with the next commit. Waits for its I/O, as store_open does. */
 int store_grow(uint64_t block_count);
@@ -173,6 +176,7 @@ struct store_facts {
     uint64_t near_blocks_total, near_blocks_free;
     /* far_reads: blocks that came; far_used: those that somebody wanted */
     uint64_t near_reads, near_writes, far_reads, far_used, far_requests, far_failures, hash_failures;
+    uint64_t packed_count;                       /* blocks read unasked since the adopted root has a resume list */
     uint64_t cached_nodes;
     int complete;
 };

@@ -579,20 +579,22 @@ static void cmd_tag(uint64_t generation, const char *name) {
     answer(0, "%s", name);
 }
 
-/* The next commit replaces kernel and loader (0 pages: not) with patterns from value on. */
-static void cmd_boot(unsigned kernel_count, unsigned loader_count, uint64_t value) {
-    static uint64_t page[2][NODE_FANOUT][BLOCK_SIZE / 8];
-    static struct store_boot_object object[2];
-    const unsigned count[2] = {kernel_count, loader_count};
+/* The next commit replaces kernel, loader and resume list (0 pages: not) with patterns from value on. */
+static void cmd_boot(unsigned kernel_count, unsigned loader_count, uint64_t value, unsigned resume_count) {
+    static uint64_t page[3][NODE_FANOUT][BLOCK_SIZE / 8];
+    static struct store_boot_object object[3];
+    const unsigned count[3] = {kernel_count, loader_count, resume_count};
     memset(object, 0, sizeof object);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 3; i++) {
         for (unsigned j = 0; j < count[i]; j++) {
             fill(page[i][j], value + j);
             object[i].page[j] = page[i][j];
         }
-        object[i].size = count[i] * BLOCK_SIZE - i * BLOCK_SIZE;
+        object[i].size = count[i] * BLOCK_SIZE - (i == 1) * BLOCK_SIZE;
     }
-    store_boot_replace(kernel_count != 0 ? &object[0] : NULL, loader_count != 0 ? &object[1] : NULL);
+    page[2][0][0] = 1; /* keys in the list */
+    store_boot_replace(kernel_count != 0 ? &object[0] : NULL, loader_count != 0 ? &object[1] : NULL,
+                       resume_count != 0 ? &object[2] : NULL);
     answer(0, "%lu", (unsigned long)value);
 }
 
@@ -763,7 +765,7 @@ static void command(char *line) {
     else if (strcmp(name, "tag") == 0)
         sscanf(line, "%*s %lu %47s", &a, text), cmd_tag(a, text);
     else if (strcmp(name, "boot") == 0)
-        cmd_boot((unsigned)a, (unsigned)b, c);
+        cmd_boot((unsigned)a, (unsigned)b, c, (unsigned)d);
     else if (strcmp(name, "grow") == 0)
         cmd_grow(a, b);
     else if (strcmp(name, "history") == 0)

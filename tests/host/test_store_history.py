@@ -204,11 +204,12 @@ class Life:
         path.unlink()
 
     def step_boot(self) -> None:
-        """Another kernel, and sometimes another loader; both whole at any time."""
+        """Another kernel, and sometimes another loader and resume list; each whole at any time."""
         self.next_value += 1000
         loader_count = self.rng.choice([0, 0, 3, 17])
         kernels = {self.kernel, self.next_value}
-        self.host("boot", self.rng.randrange(1, 100), loader_count, self.next_value)
+        resume_count = self.rng.choice([0, 0, 1, 9])
+        self.host("boot", self.rng.randrange(1, 100), loader_count, self.next_value, resume_count)
         self.commit(self.pages, new=True, cut=self.some_cut())
         with self.store() as store:
             first = struct.unpack_from("<Q", store.kernel())[0]

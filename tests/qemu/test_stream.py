@@ -10,15 +10,16 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from revenant.check import Checker, check_store
-from revenant.firmware import HEAD_BLOCK_COUNT
-from revenant.format import BLOCK_SIZE, RING_COUNT, RING_FIRST_BLOCK, SPACE_SHARES, Root, RootFlag
+from revenant.firmware import BEHIND_RING_BLOCK, BEHIND_RING_COUNT
+from revenant.format import BLOCK_SIZE, RING_FIRST_BLOCK, SPACE_SHARES, Root, RootFlag
 from revenant.keys import public_bytes
 from revenant.machine import EXIT_REFUSED, Machine
-from revenant.publish import publish_image
+from revenant.publish import Copy, copy_generation, publish_image
 from revenant.qemu import Boot
 from revenant.script import wait_for_prompt
 from revenant.store import Store, open_fars
@@ -123,7 +124,7 @@ def test_starts_from_far_and_fetches_little_once(
 def start_blocks(store: Store) -> set[int]:
     """What tells one store from another, and what firmware boots from: read at every start."""
     fixed = {0, 1, 18, *range(2, 18), *(store.header.ring_block(slot) for slot in range(64))}
-    fixed |= set(range(RING_FIRST_BLOCK, RING_FIRST_BLOCK + HEAD_BLOCK_COUNT))
+    fixed |= set(range(BEHIND_RING_BLOCK, BEHIND_RING_BLOCK + BEHIND_RING_COUNT))
     for pointer in (store.root.kernel, store.root.loader):
         fixed |= {pointer.block, *(child.block for _, child in store.leaves(pointer, pointer.level))}
     return fixed | {store.root.tree.block}
@@ -138,7 +139,7 @@ def test_a_start_is_few_requests(machine: Start, serve: Serve, published: Publis
     """Root and kernel; headers and what a start touches, in large requests: two round trips, all else is there."""
     with Store(published.path) as store:
         root = store.root
-        assert root.kernel.block + -(-root.kernel_size // 4096) < RING_FIRST_BLOCK + HEAD_BLOCK_COUNT
+        assert root.kernel.block + -(-root.kernel_size // 4096) < BEHIND_RING_BLOCK + BEHIND_RING_COUNT
     packed = set(range(root.tree.block, root.tree.block + root.packed_count))
     far = serve(published.path, delay_ms=100)
     now = machine(blank, fars=[far.uri], trust=published.trust, fill=False)
@@ -146,7 +147,7 @@ def test_a_start_is_few_requests(machine: Start, serve: Serve, published: Publis
     now.expect_exact(b"42\r\n>>> ")
     reads, depths = far.reads(), far.depths()
     print(len(reads), "requests", list(zip(reads, depths, strict=True)))
-    assert [offset // 4096 for offset, _ in reads[:2]] == [RING_FIRST_BLOCK, RING_FIRST_BLOCK + RING_COUNT]
+    assert sorted(offset // 4096 for offset, _ in reads[:2]) == [RING_FIRST_BLOCK, BEHIND_RING_BLOCK]
     blocks = blocks_of(reads[2:])
     assert sorted(blocks[: 4 + len(packed)]) == sorted([0, 1, 18, 32, *packed])
     assert not set(blocks[4 + len(packed) :]) & packed, "fetched again"
@@ -154,6 +155,7 @@ def test_a_start_is_few_requests(machine: Start, serve: Serve, published: Publis
     last = max(i for i, (offset, _) in enumerate(reads) if offset // 4096 in packed)
     assert max(depths[: last + 1]) == 2
     assert root.packed_count < published.size / 4096 / 5
+    assert "stale" not in now.voice
 
 
 def test_a_recorded_start_leaves_few_misses(
@@ -347,7 +349,7 @@ def test_signed_by_its_publisher(
     wait_for_prompt(second)
     assert "far1: its signed root is older than the one that was adopted: refused" in second.voice
     touch(second, 100, 20)
-    assert max(offset for offset, _ in fars[0].reads()) < (RING_FIRST_BLOCK + RING_COUNT) * BLOCK_SIZE
+    assert max(offset for offset, _ in fars[0].reads()) <= BEHIND_RING_BLOCK * BLOCK_SIZE, "more than its head"
     assert fars[1].reads()[4:]
 
 
@@ -397,3 +399,27 @@ def test_a_far_with_bad_blocks_and_a_good_one(
     assert now.command_at_prompt("warm") == "{'from': 'afar'}"
     assert "far1: a block does not have its hash" in now.voice
     touch(now, 0, BALLAST_MIB * 256)
+
+
+def test_a_stale_list_is_told_and_renewed(
+    machine: Start, published: Published, blank: Path, tmp_path: Path, run_revenant: Callable[..., Any]
+) -> None:
+    """A start that misses much of its list says so; `run --record` writes the list of what it has touched, once."""
+    stale, script = tmp_path / "stale.img", tmp_path / "script.py"
+    script.write_text("print(6 * 7)\n")
+    with Store(published.path) as store:
+        trust = copy_generation(store, stale, Copy(None, resume=store.resume_keys()[-5:])).hash.hex()
+    words = ["run", "--near", blank, "--far", stale, "--trust", trust, "--no-fill", "--record", "--", script]
+    first = run_revenant(*words)
+    assert first.stdout == "42\n" and "the resume list is stale" in first.stderr
+    assert "new resume list of" in first.stderr
+    with Store(blank, open_fars([stale])) as store:
+        Checker(store).check_structure()
+        listed = store.resume_keys()
+        assert len(listed) > 50 and store.root.resume.store == 0
+    second = run_revenant(*words)
+    assert "its resume list is good" in second.stderr
+    with Store(blank, open_fars([stale])) as store:
+        assert store.resume_keys() == listed
+        root = publish_image(store, tmp_path / "again.img", None)
+    assert root.packed_count > 50

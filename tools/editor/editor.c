@@ -290,9 +290,20 @@ static int order_boot(const char *words) {
     read_object(&kernel, 0, kernel_size);
     read_object(&loader, 0, record_size);
     read_object(&loader, 1, loader_size);
-    store_boot_replace(kernel_size != 0 ? &kernel : NULL, loader_size != 0 ? &loader : NULL);
+    store_boot_replace(kernel_size != 0 ? &kernel : NULL, loader_size != 0 ? &loader : NULL, NULL);
     installing = loader_size != 0;
     return installing ? empty_boot_record() : 0;
+}
+
+/* resume SIZE, then its bytes: the next commit makes them the resume list. */
+static int order_resume(const char *words) {
+    static struct store_boot_object list;
+    uint64_t size = strtoull(words, NULL, 10);
+    if (size == 0 || size > NODE_FANOUT * BLOCK_SIZE)
+        return -E_RANGE;
+    read_object(&list, 0, size);
+    store_boot_replace(NULL, NULL, &list);
+    return 0;
 }
 
 /* grow BLOCKS: the file, then the headers. */
@@ -331,6 +342,8 @@ static int order(char *line) {
         return order_failures(line + 9);
     if (strncmp(line, "boot ", 5) == 0)
         return order_boot(line + 5);
+    if (strncmp(line, "resume ", 7) == 0)
+        return order_resume(line + 7);
     if (strncmp(line, "grow ", 5) == 0)
         return order_grow(line + 5);
     fprintf(stderr, "no such order: %s", line);

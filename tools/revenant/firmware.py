@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +38,9 @@ from revenant.trust import is_trusted
 
 QEMU_IMG = "qemu-img"
 TIMEOUT_S = 30
-HEAD_BLOCK_COUNT = RING_COUNT + 56
-"""From the ring on: its free slots are holes; loader and kernel of a published store lie right behind it."""
+BEHIND_RING_BLOCK = RING_FIRST_BLOCK + RING_COUNT
+BEHIND_RING_COUNT = 56
+"""There a published store has loader and kernel: they are read with the root, which alone says where they are."""
 
 
 def boot_disk(config: MachineConfig) -> str:
@@ -89,17 +91,19 @@ class FoundKernel:
 
 
 def remote_kernel(uri: str, trust: str) -> FoundKernel | None:
-    """The kernel of a published root that is trusted, by one or two reads; None: it is not to be had so.
+    """The kernel of a published root that is trusted, by two or three reads; None: it is not to be had so.
 
     A firmware reads one block after the other, each a round trip. Every byte is verified, up to what is trusted.
     """
     try:
-        head = read_remote(uri, RING_FIRST_BLOCK, HEAD_BLOCK_COUNT if tells_holes(uri) else 1)
-        root = Root.unpack(head[:SECTOR_SIZE])
+        with ThreadPoolExecutor(2) as pool:
+            behind = pool.submit(read_remote, uri, BEHIND_RING_BLOCK, BEHIND_RING_COUNT)
+            root = Root.unpack(read_remote(uri, RING_FIRST_BLOCK)[:SECTOR_SIZE])
+        head = behind.result()
         if root.sealed() != root.pack() or not is_trusted(root, trust) or not 0 < root.kernel_size <= KERNEL_SIZE_MAX:
             return None
         count = -(-root.kernel_size // BLOCK_SIZE)
-        data = head[(root.kernel.block - RING_FIRST_BLOCK) * BLOCK_SIZE :][: (1 + count) * BLOCK_SIZE]
+        data = head[(root.kernel.block - BEHIND_RING_BLOCK) * BLOCK_SIZE :][: (1 + count) * BLOCK_SIZE]
         if len(data) < (1 + count) * BLOCK_SIZE:
             data = read_remote(uri, root.kernel.block, 1 + count)
     except StoreError:
@@ -116,11 +120,6 @@ def remote_kernel(uri: str, trust: str) -> FoundKernel | None:
     kernel = b"".join(pages.get(slot, ZERO_PAGE) for slot in range(count))[: root.kernel_size]
     packed = (root.tree.block, root.packed_count) if root.packed_count else None
     return FoundKernel(kernel, f"trusted root of {uri}", packed)
-
-
-def tells_holes(uri: str) -> bool:
-    """Whether blocks that were never written are not sent: NBD servers say which those are (block status)."""
-    return uri.startswith(("nbd://", "nbd+unix://"))
 
 
 def read_remote(uri: str, block: int, count: int = 1) -> bytes:

@@ -430,18 +430,22 @@ def temporary_folder() -> Iterator[Path]:
 
 
 class Relay(threading.Thread):
-    """Copies a pipe to a stream and remembers its end: QEMU's stderr and the kernel's voice."""
+    """Copies a pipe to a stream and remembers how it began and ended: QEMU's stderr and the kernel's voice."""
+
+    HEAD_SIZE = 1 << 20
+    TAIL_SIZE = 8192
 
     def __init__(self, fd: int, to: IO[bytes] | None) -> None:
         super().__init__(daemon=True)
         self.fd = fd
         self.to = to
-        self.tail = b""
+        self.head = self.tail = b""
 
     def run(self) -> None:
         """Until all writers are gone."""
         while data := os.read(self.fd, 65536):
-            self.tail = (self.tail + data)[-8192:]
+            self.head += data[: self.HEAD_SIZE - len(self.head)]
+            self.tail = (self.tail + data)[-self.TAIL_SIZE :]
             if self.to is not None:
                 self.to.write(data)
                 self.to.flush()

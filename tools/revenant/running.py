@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import typer
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from revenant import demonstration, genesis, heal, nbd
+from revenant import demonstration, genesis, heal, nbd, resume_list
 from revenant.errors import MachineError, RefusedError, RevenantError, StoreError
 from revenant.files import Addition
 from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK
@@ -252,6 +252,8 @@ def run_console(config: MachineConfig, console: str) -> int:
     error = explain_exit(config, status, relay.tail.decode(errors="replace"))
     if error is not None:
         raise error
+    if config.record:
+        resume_list.renew(config, relay.head.decode(errors="replace"))
     return 0
 
 
@@ -265,6 +267,7 @@ def run(
     interval: Annotated[int, typer.Option(help="ms from snapshot to snapshot.", min=0, max=60000)] = 100,
     relaxed: Annotated[bool, typer.Option("--relaxed", help="Show output before it is saved.")] = False,
     fill: Annotated[bool, typer.Option(help="Fetch what is still far when nothing else is to be done.")] = True,
+    record: Annotated[bool, typer.Option("--record", help="Note what the start touches: a new resume list.")] = False,
     pidfile: Annotated[Path | None, typer.Option(help="Where QEMU's pid goes.")] = None,
     console: Annotated[str, typer.Option(help="stdio, pty or unix:PATH.")] = "stdio",
     keep: Annotated[bool, typer.Option("--keep", help="With pty: start QEMU again when it is killed.")] = False,
@@ -283,11 +286,12 @@ def run(
         raise typer.BadParameter(str(error), param_hint="--trust") from None
     if script and len(script) > 1:
         raise typer.BadParameter("one script file", param_hint="SCRIPT")
-    if keep and (console != "pty" or script or relaxed):
-        raise typer.BadParameter("only with --console pty, without a script or --relaxed", param_hint="--keep")
+    if keep and (console != "pty" or script or relaxed or record):
+        reason = "only with --console pty, without a script, --relaxed or --record"
+        raise typer.BadParameter(reason, param_hint="--keep")
     wiring = Wiring(console=console_words(console))
     config = MachineConfig(near, far or [], trust, memory, accel, interval, relaxed, boot, pidfile)
-    config = replace(config, retain=parse_retain(retain), fill=fill)
+    config = replace(config, retain=parse_retain(retain), fill=fill, record=record)
     if dry_run:
         print_dry_run(config, wiring, as_json)
         return

@@ -17,6 +17,7 @@ import pexpect
 from mpremote.transport import TransportError
 from mpremote.transport_serial import SerialTransport
 
+from revenant import resume_list
 from revenant.errors import MachineError, RevenantError
 from revenant.machine import PROMPT, ConsoleStream, Machine, explain_exit
 from revenant.qemu import MachineConfig
@@ -139,4 +140,6 @@ def run_script(config: MachineConfig, path: Path) -> int:
         if machine.voice:
             sys.stderr.write(machine.voice)
     sys.stderr.write(traceback)
+    if config.record:
+        resume_list.renew(config, machine.voice)
     return status

@@ -5,11 +5,12 @@ Used by: command.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from revenant.bench.common import Row, ask, median
-from revenant.bench.links import Link, serving
-from revenant.bench.studio import Published, Studio, scattered_pages
+from revenant.bench.links import Link, Server, serving
+from revenant.bench.studio import SCATTERED_COUNT, Published, Studio, scattered_pages
 from revenant.format import SPACE_SHARES
 from revenant.machine import PROMPT, Machine
 from revenant.publish import RECORD_ANSWER, RECORD_INPUT
@@ -34,25 +35,25 @@ def touch_s(studio: Studio, config: MachineConfig) -> float:
 
 
 def scattered_misses(studio: Studio) -> list[Row]:
-    """The same pages with the list of a start that touched them, with that of one that did not, by copy-on-read."""
-
-    def row(engine: str, resume_list: str, image: Published) -> Row:
+    """The same pages with the list of a start that touched them; with that of one that did not; by copy-on-read."""
+    ways: dict[tuple[str, str], tuple[Published, Callable[[Server], MachineConfig]]] = {
+        ("revenant", "in the list"): (studio.scattered, lambda server: studio.ours(studio.scattered, server)),
+        ("revenant", "not in it"): (studio.recorded, lambda server: studio.ours(studio.recorded, server, fill=True)),
+        ("revenant", "not in it, no fill"): (studio.recorded, lambda server: studio.ours(studio.recorded, server)),
+        ("copy-on-read", ""): (studio.roomy, studio.copied),
+    }
+    rows = []
+    for (engine, pages), (image, machine) in ways.items():
         seconds = []
         for _ in range(studio.shop.run_count):
             with serving(image.path, LINK) as server:
-                ours = engine == "revenant"
-                seconds.append(touch_s(studio, studio.ours(image, server) if ours else studio.copied(server)))
-        return {
-            "figure": "3 scattered misses", "engine": engine, "resume_list": resume_list, "delay_ms": LINK.delay_ms,
-            "pages": len(scattered_pages(studio.size)), "runs": len(seconds), "median_s": median(seconds),
+                seconds.append(touch_s(studio, machine(server)))
+        rows.append({
+            "figure": "3 scattered misses", "engine": engine, "pages": pages, "delay_ms": LINK.delay_ms,
+            "page_count": SCATTERED_COUNT, "runs": len(seconds), "median_s": median(seconds),
             "worst_s": round(max(seconds), 4),
-        }  # fmt: skip
-
-    return [
-        row("revenant", "has them", studio.scattered),
-        row("revenant", "has them not", studio.recorded),
-        row("copy-on-read", "", studio.roomy),
-    ]
+        })  # fmt: skip
+    return rows
 
 
 def list_worth(studio: Studio) -> list[Row]:
