@@ -240,7 +240,9 @@ int pager_work(unsigned budget, int idle) {
 static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 uint64_t pager_deadline_ns(void) {
-    uint64_t deadline = earlier(pagein_deadline_ns(), store_deadline_ns());
+    uint64_t deadline = pagein_deadline_ns(), store_ns = store_wait_ns();
+    if (store_ns != UINT64_MAX)
+        deadline = earlier(deadline, pager.hooks->now_ns() + store_ns);
     if (store_commit_running())
         return deadline;
     if (frozen_waiting)

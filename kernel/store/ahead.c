@@ -3,7 +3,7 @@
  *
  * Promise: what lies here is raw: whoever takes a block verifies it by the pointer that led to it. A block is read once:
  * who wants one that is on its way waits for the run. When memory is short the oldest runs go, a run is shortened or
- * not made; nothing depends on it. A disk that answers nothing for LATE_NS while it has runs is late: where another one
+ * not made; nothing depends on it. A disk that answers nothing for FAR_LATE_NS while it has runs is late: where another one
  * serves the store, that one is asked, too, and whoever answers first serves. What the late one has stays the device's
  * until it answers.
  * Called by: fetch.c (misses), open.c (what a start touches), fill.c. Completions run in interrupt context.
@@ -11,7 +11,6 @@
 #include "store/internal.h"
 
 enum { RUN_COUNT = 64 };
-#define LATE_NS 350000000ull
 enum run_state { RUN_FREE, RUN_LOADING, RUN_HERE };
 
 struct run {
@@ -137,7 +136,15 @@ void ahead_drop(unsigned home, uint64_t block) {
 
 static uint64_t late_ns(const struct run *run) {
     uint64_t since = answered_ns[run->disk] > run->start_ns ? answered_ns[run->disk] : run->start_ns;
-    return since + LATE_NS;
+    return since + FAR_LATE_NS;
+}
+
+/* Whether a disk that was late has not answered since. */
+int ahead_is_stuck(unsigned disk) {
+    for (unsigned i = 0; i < RUN_COUNT; i++)
+        if (runs[i].state == RUN_LOADING && runs[i].hedged && runs[i].disk == disk && answered_ns[disk] < runs[i].start_ns)
+            return 1;
+    return 0;
 }
 
 /* When the next run will be late; UINT64_MAX: none. */

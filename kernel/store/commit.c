@@ -602,6 +602,7 @@ void commit_init(void) {
 /* --- work between completions --- */
 
 int store_work(unsigned budget) {
+    attach_step();
     fetch_hedge();
     fetch_node_loaded();
     fetch_pump();
@@ -620,13 +621,15 @@ int store_work(unsigned budget) {
  * When it has something to do although nothing completes: a store that did not answer is asked again. A little later than
  * that, since a timer may be early, and what was not due then would not be looked at again.
  */
-uint64_t store_deadline_ns(void) {
+uint64_t store_wait_ns(void) {
     uint64_t now = store.env->now_ns(), deadline = fetch_deadline_ns();
-    const uint64_t due_ns[] = {commit.running ? commit.retry_ns : boot_retry_ns(), commit.running ? 0 : fill_retry_ns()};
-    for (unsigned i = 0; i < 2; i++)
-        if (due_ns[i] + TIMER_SLACK_NS > now && due_ns[i] + TIMER_SLACK_NS < deadline)
+    const uint64_t due_ns[] = {commit.running ? commit.retry_ns : boot_retry_ns(), commit.running ? 0 : fill_retry_ns(),
+                               attach_deadline_ns()};
+    for (unsigned i = 0; i < sizeof due_ns / sizeof due_ns[0]; i++)
+        if (due_ns[i] < UINT64_MAX - TIMER_SLACK_NS && due_ns[i] + TIMER_SLACK_NS > now &&
+            due_ns[i] + TIMER_SLACK_NS < deadline)
             deadline = due_ns[i] + TIMER_SLACK_NS;
-    return deadline;
+    return deadline == UINT64_MAX ? UINT64_MAX : deadline > now ? deadline - now : 0;
 }
 
 int store_has_unsaved_copies(void) { return store.unsaved || store.far_changed || boot_ready(); }

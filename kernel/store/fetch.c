@@ -14,7 +14,8 @@ enum {
     RUN_BLOCK_COUNT = 16,     /* aligned; what is read with a far block */
     BUSY_RUN_BLOCK_COUNT = 4, /* the same while the link is busy with what comes anyway */
 };
-#define DEMOTED_NS 10000000000ull
+#define DEMOTED_NS 10000000000ull /* the first time; then twice as long, and so on */
+enum { DEMOTED_DOUBLINGS_MAX = 5 };
 
 /* A fetch that is being served. */
 struct job {
@@ -33,6 +34,11 @@ static struct list_node idle, ready, waiting; /* waiting: for a run of ahead.c *
 static struct list_node queue, stalled; /* fetches without a job; stalled: waits for a page of the presence map */
 static unsigned count; /* fetches that are not done */
 static int pumping;
+static struct {
+    uint64_t failed_ns; /* 0: it is healthy */
+    unsigned strikes;   /* failures since it was healthy, but for those that came together */
+    int is_unasked;     /* since it failed: what it was asked for before, and still gives, proves nothing */
+} health[1 + STORE_FAR_COUNT_MAX];
 
 int disk_serves(unsigned disk, unsigned home) {
     if (home == 0)
@@ -47,24 +53,31 @@ static void finish(struct job *job, int status) {
     list_append(&ready, &job->link);
 }
 
+/* One that has failed is asked last, for a while; one that owes an answer, until it has given it. */
+static int is_healthy(unsigned disk) {
+    uint64_t demoted_ns = DEMOTED_NS << (health[disk].strikes > 0 ? health[disk].strikes - 1 : 0);
+    return (health[disk].failed_ns == 0 || store.env->now_ns() - health[disk].failed_ns > demoted_ns) &&
+           !ahead_is_stuck(disk);
+}
+
 static void disk_failed(unsigned disk, const char *why) {
     if (disk == 0)
         return;
     store.facts.far_failures++;
-    if (store.disk_failed_ns[disk] == 0)
+    if (health[disk].failed_ns == 0)
         store_notice("far%u: %s", disk, why);
-    store.disk_failed_ns[disk] = store.env->now_ns();
+    if (is_healthy(disk) && health[disk].strikes <= DEMOTED_DOUBLINGS_MAX)
+        health[disk].strikes++;
+    health[disk].failed_ns = store.env->now_ns();
+    health[disk].is_unasked = 1;
 }
 
 static void disk_good(unsigned disk) {
-    if (disk != 0 && store.disk_failed_ns[disk] != 0)
+    if (disk == 0 || health[disk].is_unasked)
+        return;
+    if (health[disk].failed_ns != 0)
         store_notice("far%u: answers again", disk);
-    store.disk_failed_ns[disk] = 0;
-}
-
-/* One that has failed is asked last, for a while. */
-static int is_healthy(unsigned disk) {
-    return store.disk_failed_ns[disk] == 0 || store.env->now_ns() - store.disk_failed_ns[disk] > DEMOTED_NS;
+    health[disk].failed_ns = health[disk].strikes = 0;
 }
 
 /* The next disk to ask: healthy ones first. 0 when all have been tried, near's own blocks aside. */
@@ -121,6 +134,7 @@ static void start_read(struct job *job, unsigned disk, uint64_t block) {
     if (disk == 0) {
         store.facts.near_reads++;
     } else {
+        health[disk].is_unasked = 0;
         store.facts.far_reads++;
         store.facts.far_requests++;
     }
@@ -177,12 +191,13 @@ static int start_run(const struct job *job, unsigned disk) {
         first--;
     while (end < high && is_absent(home, end))
         end++;
+    health[disk].is_unasked = 0;
     return ahead_start(disk, home, first, (unsigned)(end - first), 0) != 0;
 }
 
 /*
- * Reads on from `block`, from the first disk that has it, as far as that one's pace allows: what nobody waits for. How many blocks
- * need not be looked at any more; 0: none can be had so; -E_AGAIN: there is enough on its way.
+ * Reads on from `block`, from the first disk that has it, as far as that one's pace allows: what nobody waits for. How many
+ * blocks need not be looked at any more; 0: none can be had so; -E_AGAIN: there is enough on its way.
  */
 int fetch_unasked(unsigned home, uint64_t block) {
     uint64_t block_count = store.far[home - 1].block_count;
@@ -198,6 +213,7 @@ int fetch_unasked(unsigned home, uint64_t block) {
         return -E_AGAIN;
     while (absent < room && block + absent < block_count && is_absent(home, block + absent))
         absent++;
+    health[disk].is_unasked = 0;
     return (int)ahead_start(disk, home, block, absent, 1);
 }
 
@@ -220,7 +236,7 @@ void fetch_hedge(void) {
 }
 
 uint64_t fetch_deadline_ns(void) {
-    return store.env->disk_count > 2 && !list_empty(&waiting) ? ahead_deadline_ns() : UINT64_MAX;
+    return store.env->disk_count > 2 ? ahead_deadline_ns() : UINT64_MAX;
 }
 
 /* A run has ended; one that failed says so to those who wait for it. */
@@ -357,6 +373,7 @@ void fetch_init(void) {
     list_init(&queue);
     count = 0;
     pumping = 0;
+    memset(health, 0, sizeof health);
     for (unsigned i = 0; i < JOB_COUNT; i++) {
         list_init(&jobs[i].link);
         list_append(&idle, &jobs[i].link);

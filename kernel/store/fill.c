@@ -1,9 +1,9 @@
 /*
  * kernel/store/fill.c: what nobody asks for comes, too: all that the adopted root reaches, until no far store is needed.
  *
- * Promise: asks for nothing while somebody else waits for a store, leaves the links' queues short (pace.c) and an eighth of
- * near free. Near is said to be complete only after a walk that met nothing without an entry in the presence map, and by a root that makes that
- * map durable.
+ * Promise: asks for nothing while somebody else waits for a store, leaves the links' queues short (pace.c) and an
+ * eighth of near free. Near is said to be complete only after a walk that met nothing without an entry in the presence
+ * map, and by a root that makes that map durable.
  * Called by: store_fill (pager, in small pieces), open.c (which root), commit.c (may it be said). The walk is over the far
  * store's own tree: all far blocks of any later generation are in it, and it never changes.
  */
@@ -47,6 +47,18 @@ void fill_init(const struct root_disk *root) {
     fill.root[0] = root->tree;
     fill.root[1] = root->resume;
     fill.tree_height = root->tree_height;
+}
+
+int fill_is_known(void) { return fill.known; }
+
+/* The same as the far store has it. */
+int fill_adopt(struct root_disk *root) {
+    int status = pointers_translate(&root->tree, 1, 1);
+    if (status == 0)
+        status = pointers_translate(&root->resume, 1, 1);
+    if (status == 0)
+        fill_init(root);
+    return status;
 }
 
 static void fetched(struct store_fetch *fetch, int status) {

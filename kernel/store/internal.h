@@ -78,7 +78,6 @@ struct store {
     struct store_entry_disk far[STORE_ENTRY_COUNT_MAX]; /* the table of stores: store number n is far[n - 1] */
     int far_changed;        /* the table is not on the disk yet, twice */
     uint8_t disk_id[1 + STORE_FAR_COUNT_MAX][STORE_ID_SIZE];
-    uint64_t disk_failed_ns[1 + STORE_FAR_COUNT_MAX]; /* 0: healthy */
     uint64_t free_count, alloc_next;
     uint64_t operation;
     uint64_t space_bound, page_bound; /* the largest that were asked for: they bound the nodes of a commit, as does */
@@ -234,6 +233,15 @@ void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned blo
 
 int fetch_unasked(unsigned home, uint64_t block);
 
+/* attach.c: which store each far disk is */
+#define FAR_LATE_NS 350000000ull /* without an answer: another one is asked, where there is one */
+void attach_init(const struct store_options *options);
+void attach_step(void);
+void attach_wait(uint64_t limit_ns);
+void attach_later(unsigned disk, const char *why);
+uint64_t attach_deadline_ns(void);
+void attach_known(unsigned disk, const struct header_disk *header);
+
 /* ahead.c: blocks of far stores, raw, before anyone has asked for each of them */
 enum ahead_state { AHEAD_NONE, AHEAD_LOADING, AHEAD_HERE };
 void ahead_init(void);
@@ -242,6 +250,7 @@ enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, un
 void ahead_drop(unsigned home, uint64_t block);
 size_t ahead_shrink(size_t page_count);
 uint64_t ahead_deadline_ns(void);
+int ahead_is_stuck(unsigned disk);
 void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home));
 
 /* pace.c: how much of what nobody waits for may be on its way */
@@ -269,6 +278,8 @@ void copy_bad(unsigned home, uint64_t far_block);
 
 /* fill.c */
 void fill_init(const struct root_disk *root);
+int fill_adopt(struct root_disk *root);
+int fill_is_known(void);
 uint64_t fill_retry_ns(void);
 int fill_waits_for_root(void);
 
@@ -308,6 +319,8 @@ void commit_init(void);
 
 /* open.c */
 void store_take_root(const struct root_disk *root);
+int root_is_trusted(const struct store_options *options, const struct root_disk *root);
+const char *root_distrust_reason(const struct store_options *options);
 int disk_serves(unsigned disk, unsigned home);
 
 #endif

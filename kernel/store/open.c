@@ -7,13 +7,18 @@
  */
 #include "store/internal.h"
 
-enum { PACKED_RUN_COUNT_MAX = 32 }; /* 8 MiB */
+enum {
+    PACKED_RUN_COUNT_MAX = 32, /* 8 MiB */
+    SYNC_SPARE_COUNT = 32,     /* for far disks that did not answer */
+};
+#define PATIENCE_NS 10000000000ull /* for a far disk that no other one can do for */
 
 struct store store;
 
+/* A read or write that is waited for. One that is not waited for any more keeps its page until the device has answered. */
 struct sync_io {
     struct store_io io;
-    int pending, status;
+    int used, pending, abandoned, status;
 };
 
 /* What was found on one disk. */
@@ -21,6 +26,7 @@ struct disk_view {
     int blank, foreign;    /* blocks 0, 1, 18 are zero; or hold something else */
     int installed;         /* block 0 holds a boot record */
     int header_copies;     /* bit 0: block 1 is valid, bit 1: block 18 */
+    int late;              /* it was not waited for any longer */
     struct header_disk header;
     struct root_disk first_slot; /* of a far disk's ring, as it was read */
     unsigned root_count;
@@ -28,35 +34,71 @@ struct disk_view {
 };
 
 static struct disk_view view;
-static struct sync_io ring_io[RING_COUNT];
+static struct sync_io sync_pool[RING_COUNT + SYNC_SPARE_COUNT];
+static uint64_t view_until_ns = UINT64_MAX; /* who looks at a far disk waits no longer */
 
 static void sync_done(struct store_io *io, int status) {
     struct sync_io *sync = io->owner;
     sync->status = status;
     sync->pending = 0;
+    if (sync->abandoned)
+        store.env->page_free(io->page[0]);
+    if (sync->abandoned)
+        sync->used = sync->abandoned = 0;
 }
 
-static void sync_start(struct sync_io *sync, enum store_op op, unsigned disk, uint64_t block, void *page) {
+static struct sync_io *sync_start(enum store_op op, unsigned disk, uint64_t block, void *page) {
+    struct sync_io *sync = sync_pool;
+    while (sync->used)
+        if (++sync == sync_pool + sizeof sync_pool / sizeof sync_pool[0])
+            return NULL;
     sync->io = (struct store_io){.op = op, .disk = disk, .sector = block * SECTORS_PER_BLOCK,
                                  .page_count = page != NULL, .done = sync_done, .owner = sync};
     sync->io.page[0] = page;
-    sync->pending = 1;
+    sync->used = sync->pending = 1;
     int status = store.env->submit(&sync->io);
     if (status != 0) {
         sync->pending = 0;
         sync->status = status;
     }
+    return sync;
 }
 
 static int sync_wait(struct sync_io *sync) {
     while (sync->pending)
         store.env->poll();
+    sync->used = 0;
     return sync->status;
 }
 
 static int sync_run(enum store_op op, unsigned disk, uint64_t block, void *page) {
-    sync_start(&ring_io[0], op, disk, block, page);
-    return sync_wait(&ring_io[0]);
+    struct sync_io *sync = sync_start(op, disk, block, page);
+    check(sync != NULL);
+    return sync_wait(sync);
+}
+
+/* A page of the disk in view; NULL: there is no memory for it. */
+static struct sync_io *view_start(unsigned disk, uint64_t block) {
+    void *page = store.env->page_alloc(0);
+    struct sync_io *sync = page != NULL ? sync_start(STORE_READ, disk, block, page) : NULL;
+    if (page != NULL && sync == NULL)
+        store.env->page_free(page);
+    return sync;
+}
+
+/* 0: the page is here. A far disk that another one can do for is not waited for for ever. */
+static int view_wait(struct sync_io *sync) {
+    while (sync->pending && (sync->io.disk == 0 || store.env->now_ns() <= view_until_ns))
+        store.env->poll();
+    view.late |= sync->pending;
+    return sync->pending ? -E_IO : sync->status;
+}
+
+static void view_end(struct sync_io *sync) {
+    sync->abandoned = sync->pending;
+    if (!sync->pending)
+        store.env->page_free(sync->io.page[0]);
+    sync->used = sync->pending;
 }
 
 /* --- looking at a disk --- */
@@ -85,20 +127,21 @@ static void view_block(unsigned index, int status, const void *page, int *versio
 static int view_header(unsigned disk) {
     static const uint64_t places[] = {0, HEADER_BLOCK, HEADER_COPY_BLOCK, RING_FIRST_BLOCK};
     unsigned wanted = disk == 0 ? 3 : 4, count = 0;
+    struct sync_io *sync[4];
     int failed = 0, version = 0;
     memset(&view, 0, sizeof view);
     view.blank = 1;
-    for (void *page; count < wanted && (page = store.env->page_alloc(0)) != NULL; count++)
-        sync_start(&ring_io[count], STORE_READ, disk, places[count], page);
+    while (count < wanted && (sync[count] = view_start(disk, places[count])) != NULL)
+        count++;
     for (unsigned i = 0; i < count; i++) {
-        void *page = ring_io[i].io.page[0];
-        int status = sync_wait(&ring_io[i]);
+        int status = view_wait(sync[i]);
+        const void *page = sync[i]->io.page[0];
         if (i < 3)
             view_block(i, status, page, &version);
         else if (status == 0)
             view.first_slot = *(const struct root_disk *)page;
         failed |= i < 3 && status != 0;
-        store.env->page_free(page);
+        view_end(sync[i]);
     }
     if (count < wanted)
         return -E_NOMEM;
@@ -126,15 +169,13 @@ static int view_ring(unsigned disk) {
     int status = 0, unknown = 0;
     uint64_t unknown_sequence = 0; /* the newest of another version */
     unsigned count = 0, unreadable = 0;
-    for (; count < RING_COUNT; count++) {
-        void *page = store.env->page_alloc(0);
-        if (page == NULL)
-            break;
-        sync_start(&ring_io[count], STORE_READ, disk, RING_FIRST_BLOCK + count * view.header.ring_stride, page);
-    }
+    static struct sync_io *sync[RING_COUNT];
+    while (count < RING_COUNT &&
+           (sync[count] = view_start(disk, RING_FIRST_BLOCK + count * view.header.ring_stride)) != NULL)
+        count++;
     for (unsigned i = 0; i < count; i++) {
-        const struct root_disk *root = ring_io[i].io.page[0];
-        int read = sync_wait(&ring_io[i]);
+        int read = view_wait(sync[i]);
+        const struct root_disk *root = sync[i]->io.page[0];
         int validity = read == 0 ? root_valid(root, view.header.store_id) : read;
         unreadable += read != 0;
         if (validity == -E_VERSION && root->sequence >= unknown_sequence) {
@@ -143,7 +184,7 @@ static int view_ring(unsigned disk) {
         }
         if (validity == 0 && root->sequence % RING_COUNT == i)
             insert_root(root);
-        store.env->page_free(ring_io[i].io.page[0]);
+        view_end(sync[i]);
     }
     if (unreadable > 0)
         store_notice("%s: %u root records cannot be read: an older generation may be the newest that is found",
@@ -167,11 +208,11 @@ static int is_signed(const struct store_options *options, const struct root_disk
            store.env->signature_valid(options->key, root->signature, root->hash, ROOT_HASH_SIZE);
 }
 
-static int is_trusted(const struct store_options *options, const struct root_disk *root) {
+int root_is_trusted(const struct store_options *options, const struct root_disk *root) {
     return (options->trust_given && memcmp(root->hash, options->trust, ROOT_HASH_SIZE) == 0) || is_signed(options, root);
 }
 
-static const char *distrust_reason(const struct store_options *options) {
+const char *root_distrust_reason(const struct store_options *options) {
     if (!options->key_given)
         return "its root does not have the trusted hash";
     return options->trust_given ? "its root has neither the trusted hash nor a signature of the trusted key"
@@ -187,7 +228,7 @@ static int first_slot_is(const uint8_t *hash) {
 /* Whether it has the newest root, and that is a trusted one: nothing else of the ring need be read. */
 static int first_slot_is_enough(const struct store_options *options) {
     return view.header.ring_stride == 1 && root_valid(&view.first_slot, view.header.store_id) == 0 &&
-           is_trusted(options, &view.first_slot);
+           root_is_trusted(options, &view.first_slot);
 }
 
 /* The roots of a store that is whole; of a far one (`options` given), a published root that is trusted is enough. */
@@ -314,50 +355,57 @@ static const struct root_disk *named_root(unsigned disk, const struct store_entr
 /* Where the key is what is trusted: NULL, or why a far store that has another root than near knows is not asked. */
 static const char *refusal(const struct store_options *options, const struct store_entry_disk *entry) {
     for (unsigned i = 0; i < view.root_count; i++)
-        if (is_trusted(options, &view.root[i]))
+        if (root_is_trusted(options, &view.root[i]))
             return view.root[i].generation >= entry->generation
                        ? NULL : "its signed root is older than the one that was adopted";
-    return distrust_reason(options);
+    return root_distrust_reason(options);
 }
 
 /* All of the root that near has adopted will be fetched. */
 static void fill_from(const struct root_disk *named) {
     static struct root_disk root;
     root = *named;
-    if (pointers_translate(&root.tree, 1, 1) == 0 && pointers_translate(&root.resume, 1, 1) == 0)
-        fill_init(&root);
+    fill_adopt(&root);
 }
 
-/* Reads the identity of a far disk: it serves if near's table knows it and it is to be trusted. */
-static void attach_far_disk(const struct store_options *options, unsigned disk, int adopting) {
+/* Reads the identity of a far disk: it serves if near's table knows it and it is to be trusted; mute, it is asked later. */
+static void attach_far_disk(const struct store_options *options, unsigned disk) {
     int status = view_header(disk);
-    if (status != 0 || view.blank) {
+    if (status == -E_IO)
+        attach_later(disk, view.late ? "does not answer in time" : "cannot be read");
+    else if (status != 0 || view.blank)
         store_notice("far%u: no store (error %d)", disk, -status);
+    if (status != 0 || view.blank)
         return;
-    }
     const struct store_entry_disk *entry = entry_in_view();
     if (entry == NULL) {
-        if (!adopting)
-            store_notice("far%u: not a store that near has adopted: ignored", disk);
+        store_notice("far%u: not a store that near has adopted: ignored", disk);
         return;
     }
-    int is_first = entry == &store.far[0] && !adopting;
+    int is_first = entry == &store.far[0];
     const struct root_disk *named = is_first || options->key_given ? named_root(disk, entry) : NULL;
     const char *reason = options->key_given && named == NULL ? refusal(options, entry) : NULL;
     if (reason != NULL) {
         store_notice("far%u: %s: refused", disk, reason);
         return;
     }
-    memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
+    attach_known(disk, &view.header);
     if (is_first && named != NULL)
         fill_from(named);
 }
 
-/* All far disks; in an adoption those after the adopted one: those before it were refused. */
-static void attach_far_disks(const struct store_options *options, unsigned adopted) {
-    for (unsigned disk = adopted + 1; disk < store.env->disk_count; disk++)
-        if (store.env->disk_sectors[disk] != 0)
-            attach_far_disk(options, disk, adopted != 0);
+/* All far disks. One that is late is left for later, where there are others; all, where near needs none. */
+static void attach_far_disks(const struct store_options *options, int complete) {
+    int is_alone = store.env->disk_count <= 2;
+    for (unsigned disk = 1; disk < store.env->disk_count; disk++) {
+        view_until_ns = store.env->now_ns() + (is_alone ? PATIENCE_NS : FAR_LATE_NS);
+        if (store.env->disk_sectors[disk] != 0 && !complete)
+            attach_far_disk(options, disk);
+        else
+            attach_later(disk, NULL);
+    }
+    if (!complete)
+        attach_wait(PATIENCE_NS); /* none but late ones: near may need them to go on */
 }
 
 /* Takes the newest root whose top nodes verify. A far store that is silent now is no reason to go back in time. */
@@ -375,8 +423,7 @@ static int choose_root(const struct store_options *options) {
         memset(store.far, 0, sizeof store.far);
         int status = read_table(0, &root[i], store.far);
         if (status == 0) {
-            if (!(root[i].flags & ROOT_COMPLETE))
-                attach_far_disks(options, 0);
+            attach_far_disks(options, (root[i].flags & ROOT_COMPLETE) != 0);
             take_root(&root[i]);
             status = verify_top(TREE_MAIN);
         }
@@ -458,40 +505,61 @@ static int trusted_root(const struct store_options *options, unsigned disk, stru
         status = -E_NOENT;
     if (status == -E_FOREIGN)
         store_notice("far%u: not a Revenant store, or both its headers are damaged", disk);
+    else if (view.late)
+        store_notice("far%u: does not answer in time", disk);
     else if (status != 0 && status != -E_RANGE)
         store_notice("far%u: no valid root (error %d)", disk, -status);
     if (status != 0)
         return status;
     for (unsigned i = 0; i < view.root_count; i++) {
-        if (!is_trusted(options, &view.root[i]))
+        if (!root_is_trusted(options, &view.root[i]))
             continue;
         *root = view.root[i];
         return root->record_version <= options->record_version_max ? 0 : -E_VERSION;
     }
     if (options->trust_given || options->key_given)
-        store_notice("far%u: %s", disk, distrust_reason(options));
+        store_notice("far%u: %s", disk, root_distrust_reason(options));
     else
         store_notice("near is blank and no trusted root hash was given");
     return -E_FOREIGN;
 }
 
-/* The first far disk, in the order of preference, that has a root to adopt; it stays in view. 0: none, *status says why. */
-static unsigned choose_far(const struct store_options *options, struct root_disk *root, int *status) {
-    *status = 0;
+/* One round over the far disks; *late: one of them did not answer in time. */
+static unsigned choose_punctual_far(const struct store_options *options, struct root_disk *root, int patient, int *status,
+                                    int *late) {
     for (unsigned disk = 1; disk < store.env->disk_count; disk++) {
         if (store.env->disk_sectors[disk] == 0)
             continue;
+        view_until_ns = patient ? UINT64_MAX : store.env->now_ns() + FAR_LATE_NS;
         int found = trusted_root(options, disk, root);
         if (found == 0)
             return disk;
+        if (view.late || found == -E_IO)
+            attach_later(disk, NULL);
+        *late |= view.late;
         if (*status == 0)
             *status = found;
     }
-    if (*status == 0) {
+    return 0;
+}
+
+/*
+ * The first far disk, in the order of preference, that has a root to adopt; it stays in view. Late ones are waited for only
+ * when no other has it. 0: none, *status says why.
+ */
+static unsigned choose_far(const struct store_options *options, struct root_disk *root, int *status) {
+    int late = 0;
+    *status = 0;
+    unsigned disk = choose_punctual_far(options, root, store.env->disk_count <= 2, status, &late);
+    if (disk == 0 && late) {
+        *status = 0;
+        disk = choose_punctual_far(options, root, 1, status, &late);
+    }
+    if (disk == 0 && *status == 0) {
         *status = -E_NOENT;
         store_notice("near is blank and there is no far store");
     }
-    return 0;
+    return disk;
 }
 
 /* The table: the far store, then its own. */
@@ -556,14 +624,17 @@ static int adopt(const struct store_options *options) {
     root.retain_daily = RETAIN_DAILY_DEFAULT;
     root.retain_wanted = 0;
     root.flags = 0;
-    memcpy(store.disk_id[disk], view.header.store_id, STORE_ID_SIZE);
-    attach_far_disks(options, disk);
+    attach_known(disk, &view.header);
+    for (unsigned other = disk + 1; other < store.env->disk_count; other++)
+        attach_later(other, NULL); /* those before it were refused, or will be asked again */
+    attach_step();
     fill_init(&root); /* its store numbers are ours */
     if (disk != 1 || ptr_block(&root.tree) != options->packed[0])
         read_packed(disk, ptr_block(&root.tree), root.packed_count);
     store.facts.packed_count = root.packed_count;
     root.packed_count = 0;
     take_root(&root);
+    attach_wait(FAR_LATE_NS); /* while the packed blocks come: it may be another one that has them unharmed */
     if (status == 0)
         status = verify_top(TREE_MAIN);
     if (status == 0)
@@ -612,9 +683,12 @@ int store_grow(uint64_t block_count) {
 int store_open(const struct store_env *env, const struct store_options *options) {
     memset(&store, 0, sizeof store);
     store.env = env;
+    memset(sync_pool, 0, sizeof sync_pool);
+    view_until_ns = UINT64_MAX;
     cache_init();
     fetch_init();
     ahead_init();
+    attach_init(options);
     pace_init();
     fill_init(NULL);
     copy_init();

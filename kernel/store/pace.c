@@ -1,9 +1,9 @@
 /*
  * kernel/store/pace.c: how much of what nobody waits for may be on its way from a far disk.
  *
- * Promise: who fills near keeps a link busy but its queue short, so that somebody who waits for a block finds little before
- * him: a disk's window grows while answers come about as soon as its quickest one did, and shrinks while they take a quarter
- * longer (as TCP Vegas and LEDBAT do).
+ * Promise: who fills near keeps a link busy but its queue short, so that somebody who waits for a block finds little
+ * before him: a disk's window grows while answers come about as soon as its quickest one did, and shrinks while they
+ * take a quarter longer (as TCP Vegas and LEDBAT do).
  * Called by: ahead.c (what was asked for, what has come), fetch.c (how much may be).
  */
 #include "store/internal.h"

@@ -38,7 +38,7 @@ struct store_env {
     void *(*page_alloc)(int urgent);
     void (*page_free)(void *page);
     void (*wake)(const void *key);               /* what -E_AGAIN on key waited for has happened (success or not) */
-    uint64_t (*now_ns)(void);                    /* monotonic, for deadlines and retries */
+    uint64_t (*now_ns)(void);                    /* since some moment of this start, for deadlines and retries */
     void (*random)(void *buffer, size_t size);
     /* The BLAKE2b-128 hashes of four pages at once, where that is quicker than four times one; or NULL. */
     void (*hash_pages)(uint8_t *const hash[4], const void *const page[4]);
@@ -139,7 +139,7 @@ int store_commit_start(struct store_commit *commit);
 int store_work(unsigned budget);
 /* The same for what nobody asks for: near becomes complete. When store_work has nothing to do. */
 int store_fill(unsigned budget);
-uint64_t store_deadline_ns(void);            /* store_work wants to be called then at the latest; UINT64_MAX: no need */
+uint64_t store_wait_ns(void);                /* store_work wants to be called so soon; UINT64_MAX: no need */
 int store_commit_running(void);
 /* localised since the last root: worth a root without pages, when idle */
 int store_has_unsaved_copies(void);

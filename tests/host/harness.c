@@ -72,7 +72,7 @@ struct disk {
     uint64_t block_count;
     struct unflushed *unflushed; /* newest first */
     unsigned fail_reads, fail_writes, fail_flushes; /* so many of the next fail */
-    int dead;
+    int dead, hangs; /* fails all; answers nothing */
 };
 
 struct pending {
@@ -197,7 +197,11 @@ static int complete_one(void) {
     struct pending **at = &pending;
     while (index-- > 0)
         at = &(*at)->next;
+    for (size_t i = 0; i < pending_count && disks[(*at)->io->disk].hangs; i++)
+        at = (*at)->next != NULL ? &(*at)->next : &pending;
     struct pending *entry = *at;
+    if (disks[entry->io->disk].hangs)
+        return 0;
     *at = entry->next;
     pending_count--;
     completion_count++;
@@ -707,6 +711,8 @@ static void cmd_set(const char *name, uint64_t index, uint64_t value) {
         page_limit = value == 0 ? SIZE_MAX : value;
     else if (strcmp(name, "dead") == 0)
         disks[index].dead = (int)value;
+    else if (strcmp(name, "hangs") == 0)
+        disks[index].hangs = (int)value;
     else if (strcmp(name, "untag") == 0)
         say.untag_generation = value;
     else if (strcmp(name, "flags") == 0)

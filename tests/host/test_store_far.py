@@ -59,9 +59,13 @@ CONTENTS = Contents(
 @pytest.fixture
 def far(tmp_path: pathlib.Path) -> Far:
     """A far image of generation 7 with PAGES."""
-    path = tmp_path / "far.img"
-    root = StoreWriter(path, CONTENTS, None).write()
-    return Far(path, root.hash.hex(), CONTENTS.boot.boot_record, CONTENTS.boot.loader, CONTENTS.boot.kernel)
+    return write_far(tmp_path / "far.img", CONTENTS)
+
+
+def write_far(path: pathlib.Path, contents: Contents) -> Far:
+    """A far image, by the tools' own writer."""
+    root = StoreWriter(path, contents, None).write()
+    return Far(path, root.hash.hex(), contents.boot.boot_record, contents.boot.loader, contents.boot.kernel)
 
 
 def assert_good(host: Host, far: Far) -> None:
@@ -379,16 +383,72 @@ def test_a_damaged_far_block_comes_from_the_next_store(start: Start, far: Far) -
     assert host.holds(16, 100, 200)
 
 
+def test_every_block_of_a_far_damaged_in_turn(start: Start, tmp_path: pathlib.Path) -> None:
+    """Whatever it is, nothing of it is accepted, and all comes from the second store: the start, too."""
+    pages = {(0, 0): 1, **{(16, page * 50): 100 + page for page in range(12)}, (300, 7): 5000}
+    far = write_far(tmp_path / "small.img", replace(
+        CONTENTS, keys=[PageKey(space, page) for space, page in pages], resume=[PageKey(0, 0)],
+        load=lambda key: page_of(pages[key.space, key.page]), boot=replace(CONTENTS.boot, kernel=page_of(90000)),
+    ))  # fmt: skip
+    data = far.path.read_bytes()
+    blocks = [at // 4096 for at in range(0, len(data), 4096) if any(data[at : at + 4096])]
+    assert len(blocks) > len(pages) + 10
+    host = start(formatted=False)
+    host("load 2", far.path)
+    for block in blocks:
+        host("disk 0 2048")
+        host("load 1", far.path)
+        host("flip 1", block, 99)
+        assert host("open", far.trust) == "7", block
+        assert all(host.holds(space, page, value) for (space, page), value in pages.items()), block
+        host("crash")
+    assert host.notices().count("far1: a block does not have its hash") > len(pages)
+    assert "far1: its root does not have the trusted hash" not in host.notices()
+
+
+def test_a_far_that_hangs(start: Start, far: Far) -> None:
+    """Before the adoption, in the middle, at a later start: the other one serves; and it is of use once it answers."""
+    host = start(formatted=False)
+    host("load 1", far.path)
+    host("load 2", far.path)
+    host("set hangs 1 1")
+    assert host("open", far.trust) == "7"
+    assert "far1: does not answer in time" in host.notices()
+    assert host.holds(16, 20, 120)
+    host("set hangs 1 0")
+    host("idle 50")
+    host("set hangs 2 1")
+    assert host.holds(16, 100, 200)  # the first is preferred again
+    host("commit 0 0")
+    host("crash")
+    assert host("open") == "7"  # near's own, and far1
+    assert host.holds(16, 150, 250)
+    host("crash")
+    host("set hangs 1 1")
+    assert host("open") == "7"
+    assert host.holds(16, 20, 120)
+    host("set hangs 2 0")
+    host("idle 20")
+    assert host.holds(300, 7 + 997 * 15, 5015)
+
+
 def test_a_far_that_fails_now_and_then(start: Start, far: Far) -> None:
     host = start(formatted=False)
     host("load 1", far.path)
     host("load 2", far.path)
     assert host("open", far.trust) == "7"
+    aside = range(100, 140)  # more than what comes with a neighbour
     for (space, page), value in PAGES.items():
+        if page in aside:
+            continue
         if page % 5 == 0:
             host("set fail_reads 1 1")
         assert host.holds(space, page, value)
     assert host.facts()["far_failures"] > 0
+    assert host.notices().count("far1: a read failed") == 1
+    host("set fail_reads 1 0")
+    host("idle 12000")  # ms, in which it is asked last
+    assert host.holds(16, 120, 220)
     assert "answers again" in host.notices()
 
 

@@ -52,16 +52,18 @@ def test_boot(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:
 
 
 def test_fars(small_image: Path, run_revenant: Run) -> None:
-    uris = ["/far.img", "nbd://host:1234/name", "nbd+unix:///?socket=/run/s", "https://host/far.img"]
+    rbd = 'json:{"driver": "rbd", "pool": "p", "image": "far"}'
+    uris = ["/far.img", "nbd://host:1234/name", "nbd+unix:///?socket=/run/s", "https://host/far.img", rbd]
     words = [word for uri in uris for word in ("--far", uri)]
     command = dry_run(run_revenant, "--near", small_image, *words, "--trust", HASH)
     far = {node["node-name"]: node for node in map(json.loads, after(command, "-blockdev"))}
-    assert all(far[f"far{n}"]["read-only"] for n in range(1, 5))
+    assert all(far[f"far{n}"]["read-only"] for n in range(1, 6))
     assert far["far1"]["driver"] == "file" and far["far1"]["filename"] == "/far.img"
     assert far["far2"]["server"] == {"type": "inet", "host": "host", "port": "1234"}
     assert far["far2"]["export"] == "name" and "reconnect-delay" in far["far2"]
     assert far["far3"]["server"] == {"type": "unix", "path": "/run/s"} and far["far3"]["export"] == ""
     assert far["far4"]["driver"] == "https" and far["far4"]["url"] == "https://host/far.img"
+    assert far["far5"]["driver"] == "rbd" and far["far5"]["image"] == "far"
     assert f"trust={HASH}" in after(command, "-fw_cfg")[0]
 
 

@@ -32,7 +32,7 @@ from revenant.format import (
     block_hash,
     node_pointers,
 )
-from revenant.qemu import MachineConfig, boots_by_itself, far_blockdev
+from revenant.qemu import MachineConfig, boots_by_itself, far_blockdev, is_file
 from revenant.store import Store, header_fault
 from revenant.trust import is_trusted
 
@@ -51,7 +51,7 @@ def boot_disk(config: MachineConfig) -> str:
 def require_bootable(config: MachineConfig) -> None:
     """StoreError unless there is a store's loader to boot."""
     disk = boot_disk(config)
-    if "://" in disk:
+    if not is_file(disk):
         check_remote(disk)
     else:
         check_loader(Path(disk))

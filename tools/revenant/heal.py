@@ -25,6 +25,7 @@ from revenant.change import Commit, edit, locked
 from revenant.errors import MachineError, RefusedError, StoreError
 from revenant.format import TAG_COUNT_MAX, Generation, Root, StartFailures
 from revenant.output import say
+from revenant.qemu import is_file
 from revenant.state import read_state, retained
 from revenant.store import Store, open_fars
 from revenant.travel import rollback_commit
@@ -109,7 +110,7 @@ def write_note(near: Path, start: Root, failed: bool, clean: bool, seconds: floa
 
 def opened(near: Path, fars: Sequence[str]) -> Store:
     """The image, with those far images that are files."""
-    return Store(near, open_fars([Path(uri) for uri in fars if "://" not in uri]))
+    return Store(near, open_fars([Path(uri) for uri in fars if is_file(uri)]))
 
 
 def age(store: Store, record: Generation) -> str:

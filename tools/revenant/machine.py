@@ -31,7 +31,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from revenant.errors import MachineError, RefusedError, StoreError
 from revenant.firmware import FoundKernel, boot_disk, remote_kernel, require_bootable
-from revenant.qemu import Boot, MachineConfig, Wiring, command_line, require_qemu
+from revenant.qemu import Boot, MachineConfig, Wiring, command_line, is_file, require_qemu
 from revenant.store import Store
 from revenant.symbols import explain
 from revenant.trust import is_trusted
@@ -62,12 +62,12 @@ class KernelFile:
 
 def local_images(config: MachineConfig) -> list[Path]:
     """The images that we can look into ourselves: near first, then far files."""
-    return [config.near, *(Path(uri) for uri in config.fars if "://" not in uri)]
+    return [config.near, *(Path(uri) for uri in config.fars if is_file(uri))]
 
 
 def far_kernel(uri: str, trust: str | None) -> FoundKernel | None:
     """The kernel of a far store that is to be trusted; StoreError or None: it is not to be had."""
-    if "://" in uri:
+    if not is_file(uri):
         return remote_kernel(uri, trust) if trust else None
     with Store(Path(uri)) as store:
         if trust and not is_trusted(store.root, trust):

@@ -16,6 +16,7 @@ NBDKIT = "nbdkit"
 CONNECT_TIMEOUT_S = 2.0
 BURSTINESS_S = 0.02
 """So much of a second passes a rate limit at once; nbdkit's own 2 s would hide it (nbdkit-rate-filter(1))."""
+GREETING = b"NBDMAGIC"
 
 
 @dataclass(frozen=True)
@@ -67,16 +68,16 @@ def command_line(config: ServerConfig) -> list[str]:
 
 
 def answers(uri: str) -> bool:
-    """Whether something accepts connections at an NBD URI."""
+    """Whether an NBD server greets at a URI: one that is stopped is connected to, but says nothing."""
     server = nbd_server(uri)
     try:
         if server["type"] == "unix":
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(CONNECT_TIMEOUT_S)
-                connection.connect(server["path"])
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(CONNECT_TIMEOUT_S)
+            connection.connect(server["path"])
         else:
-            with socket.create_connection((server["host"], int(server["port"])), CONNECT_TIMEOUT_S):
-                pass
+            connection = socket.create_connection((server["host"], int(server["port"])), CONNECT_TIMEOUT_S)
+        with connection:
+            return connection.recv(len(GREETING), socket.MSG_WAITALL) == GREETING
     except OSError:
         return False
-    return True

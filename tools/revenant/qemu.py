@@ -24,8 +24,10 @@ QEMU = "qemu-system-x86_64"
 DEBUG_EXIT_PORT = 0xF4
 MEMORY_MIB_DEFAULT = 256
 INTERVAL_MS_DEFAULT = 100
-NBD_RECONNECT_DELAY_S = 1  # QEMU fails requests after that; the kernel asks again by itself
+NBD_RECONNECT_DELAY_S = 0  # requests fail at once: another store is asked, or this one anew
 NBD_OPEN_TIMEOUT_S = 5
+HTTP_TIMEOUT_S = 5
+JSON_PREFIX = "json:"
 GEOMETRY = {"cyls": 1024, "heads": 16, "secs": 63}
 """Nobody uses it; but QEMU would read a sector to guess it, before all else, and that sector may be far away."""
 DATA_FOLDERS = ("/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu")
@@ -211,12 +213,31 @@ def copied_on_read(blockdev: dict[str, Any], uri: str) -> dict[str, Any]:
     return {"driver": "copy-on-read", "node-name": name, "file": overlay}
 
 
+def is_file(uri: str) -> bool:
+    """Whether a far store is a file here, which we can look into ourselves."""
+    return "://" not in uri and not uri.startswith(JSON_PREFIX)
+
+
+def far_json(uri: str) -> dict[str, Any]:
+    """A block device in QEMU's own words, after "json:"; MachineError where it is none."""
+    try:
+        blockdev = json.loads(uri.removeprefix(JSON_PREFIX))
+    except ValueError as error:
+        raise MachineError(uri, f"not JSON: {error}") from None
+    if not isinstance(blockdev, dict) or "driver" not in blockdev:
+        raise MachineError(uri, "names no driver of QEMU's", 'write json:{"driver": …}')
+    return blockdev
+
+
 def far_blockdev(uri: str, node: str) -> dict[str, Any]:
-    """A far disk, read-only: a path, nbd://HOST[:PORT][/EXPORT], nbd+unix:///[EXPORT]?socket=PATH, http(s)://…"""
-    parts = urlsplit(uri)
+    """A far disk, read-only: a path, nbd://HOST[:PORT][/EXPORT], nbd+unix:///[EXPORT]?socket=PATH, http(s), json:{}."""
     common: dict[str, Any] = {"node-name": node, "read-only": True}
+    if uri.startswith(JSON_PREFIX):
+        return {**far_json(uri), **common}
+    parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
-        return {"driver": parts.scheme, "url": uri, "timeout": 10, **common}
+        # reading ahead is done by the kernel, which knows what it has; QEMU would do it by 256 KiB each time
+        return {"driver": parts.scheme, "url": uri, "timeout": HTTP_TIMEOUT_S, "readahead": 0, **common}
     if parts.scheme in ("nbd", "nbd+unix"):
         return {
             "driver": "nbd",
@@ -227,7 +248,8 @@ def far_blockdev(uri: str, node: str) -> dict[str, Any]:
             **common,
         }
     if parts.scheme and "://" in uri:
-        raise MachineError(uri, "not a far store that QEMU can open", "use a path, nbd://, nbd+unix:// or http://")
+        kinds = "use a path, nbd://, nbd+unix://, http(s):// or json:{…}"
+        raise MachineError(uri, "not a far store that QEMU can open", kinds)
     return {"driver": "file", "filename": uri, "locking": "auto", **common}
 
 

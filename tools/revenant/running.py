@@ -43,6 +43,7 @@ from revenant.qemu import (
     choose_accelerator,
     command_line,
     data_file,
+    is_file,
     kvm_is_usable,
 )
 from revenant.remote import linked
@@ -136,7 +137,7 @@ def check_fars(fars: list[str], trust: str | None, adopting: bool) -> None:
     """Far files must be stores; where one is to be adopted, it is enough that one of all far stores may be."""
     faults = []
     for uri in fars:
-        if "://" in uri:
+        if not is_file(uri):
             continue
         try:
             with Store(Path(uri)) as store:
@@ -159,7 +160,7 @@ def reachable(uri: str) -> bool:
 def usable_fars(fars: list[str], adopting: bool) -> list[str]:
     """QEMU refuses to start with a dead NBD server; a near store that has what it needs starts without it."""
     dead = [uri for uri in fars if not reachable(uri)]
-    if dead and adopting:
+    if adopting and dead == fars:
         raise MachineError(dead[0], "no server answers there", "start it with `revenant serve`")
     for uri in dead:
         say(f"revenant: {uri}: no server answers there; going on without it")
@@ -260,7 +261,7 @@ def run_console(config: MachineConfig, console: str) -> int:
 def run(
     script: Annotated[list[str] | None, typer.Argument(help="-- SCRIPT: run it, then stop.")] = None,
     near: Annotated[Path, Near] = Path("machine.img"),
-    far: Annotated[list[str] | None, typer.Option(help="A file, nbd://, nbd+unix:// or http://.")] = None,
+    far: Annotated[list[str] | None, typer.Option(help="A file, nbd://, nbd+unix://, http(s)://, json:{…}.")] = None,
     trust: Annotated[str | None, typer.Option(help="Far's root hash, or the public key of its publisher.")] = None,
     memory: Annotated[int, typer.Option(help="MiB of RAM.", min=32)] = MEMORY_MIB_DEFAULT,
     accel: Annotated[Accelerator, typer.Option(help="QEMU's engine.")] = Accelerator.AUTO,

@@ -1,0 +1,184 @@
+/*
+ * kernel/store/attach.c: which store a far disk is that the start did not wait for: asked each second.
+ *
+ * Promise: a far disk that does not answer holds nobody up who can do without it, and is of use once it answers. What it
+ * says is a name only (and, where a key is trusted, a signed root): every block that comes from it is verified.
+ * Called by: open.c (the start), store_work. Completions run in interrupt context.
+ */
+#include "store/internal.h"
+
+enum attach_state { ATTACH_SETTLED, ATTACH_UNKNOWN, ATTACH_READING };
+enum { PART_COUNT = 3 };
+#define RETRY_NS 1000000000ull
+
+static const uint64_t places[PART_COUNT] = {HEADER_BLOCK, HEADER_COPY_BLOCK, RING_FIRST_BLOCK};
+
+static struct attach {
+    enum attach_state state;
+    unsigned pending_count, failed_count; /* of the parts */
+    int is_store, told;
+    uint64_t retry_ns;
+    struct store_io io[PART_COUNT];
+    struct header_disk header;
+    struct root_disk first_slot; /* of its ring, unverified */
+} attach[1 + STORE_FAR_COUNT_MAX];
+static struct store_options trust;
+
+static const struct store_entry_disk *entry_of(const uint8_t *store_id) {
+    for (unsigned i = 0; i < STORE_ENTRY_COUNT_MAX; i++)
+        if (memcmp(store.far[i].store_id, store_id, STORE_ID_SIZE) == 0)
+            return &store.far[i];
+    return NULL;
+}
+
+/* NULL, or why it is not asked. Only the first slot of its ring is looked at, where a published store has its root. */
+static const char *refusal(const struct attach *own, const struct store_entry_disk *entry, int is_named) {
+    if (entry == NULL)
+        return "not a store that near has adopted: ignored";
+    if (!trust.key_given || is_named)
+        return NULL;
+    if (root_valid(&own->first_slot, own->header.store_id) != 0 || !root_is_trusted(&trust, &own->first_slot))
+        return root_distrust_reason(&trust);
+    return own->first_slot.generation >= entry->generation ? NULL
+                                                           : "its signed root is older than the one that was adopted";
+}
+
+/* The store has said who it is: it serves, if near knows it and it is to be trusted. */
+static void accept(unsigned disk) {
+    static struct root_disk root;
+    struct attach *own = &attach[disk];
+    const struct store_entry_disk *entry = entry_of(own->header.store_id);
+    int is_named = entry != NULL && root_valid(&own->first_slot, own->header.store_id) == 0 &&
+                   memcmp(own->first_slot.hash, entry->root_hash, ROOT_HASH_SIZE) == 0;
+    const char *reason = refusal(own, entry, is_named);
+    if (reason != NULL) {
+        store_notice("far%u: %s", disk, reason);
+        return;
+    }
+    memcpy(store.disk_id[disk], own->header.store_id, STORE_ID_SIZE);
+    if (own->told)
+        store_notice("far%u: answers now", disk);
+    root = own->first_slot;
+    if (is_named && entry == &store.far[0] && !fill_is_known())
+        fill_adopt(&root);
+}
+
+static void retry_later(struct attach *own) {
+    own->state = ATTACH_UNKNOWN;
+    own->retry_ns = store.env->now_ns() + RETRY_NS;
+}
+
+/* All parts have come. */
+static void settle(unsigned disk) {
+    struct attach *own = &attach[disk];
+    own->state = ATTACH_SETTLED;
+    if (own->is_store) {
+        accept(disk);
+    } else if (own->failed_count == 0) {
+        store_notice("far%u: not a Revenant store, or both its headers are damaged", disk);
+    } else {
+        if (!own->told)
+            store_notice("far%u: cannot be read: it is asked again each second", disk);
+        own->told = 1;
+        retry_later(own);
+    }
+}
+
+static void part_done(struct store_io *io, int status) {
+    unsigned disk = io->disk;
+    struct attach *own = &attach[disk];
+    const void *page = io->page[0];
+    if (status != 0)
+        own->failed_count++;
+    else if (io->sector == RING_FIRST_BLOCK * SECTORS_PER_BLOCK)
+        own->first_slot = *(const struct root_disk *)page;
+    else if (header_valid(page) == 0 && !own->is_store) {
+        own->is_store = 1;
+        own->header = *(const struct header_disk *)page;
+    }
+    store.env->page_free(io->page[0]);
+    if (--own->pending_count == 0)
+        settle(disk);
+}
+
+static void begin(unsigned disk) {
+    struct attach *own = &attach[disk];
+    void *page[PART_COUNT];
+    unsigned count = 0;
+    while (count < PART_COUNT && (page[count] = store.env->page_alloc(0)) != NULL)
+        count++;
+    if (count < PART_COUNT) {
+        while (count > 0)
+            store.env->page_free(page[--count]);
+        retry_later(own);
+        return;
+    }
+    own->state = ATTACH_READING;
+    own->pending_count = PART_COUNT;
+    own->failed_count = own->is_store = 0;
+    for (unsigned i = 0; i < PART_COUNT; i++) {
+        own->io[i] = (struct store_io){.op = STORE_READ, .disk = disk, .sector = places[i] * SECTORS_PER_BLOCK,
+                                       .page_count = 1, .done = part_done};
+        own->io[i].page[0] = page[i];
+        if (store.env->submit(&own->io[i]) != 0)
+            part_done(&own->io[i], -E_IO);
+    }
+}
+
+/* Asks those who have not said who they are; a near that is complete has no need to. */
+void attach_step(void) {
+    for (unsigned disk = 1; !store.complete && disk < store.env->disk_count; disk++)
+        if (attach[disk].state == ATTACH_UNKNOWN && attach[disk].retry_ns <= store.env->now_ns())
+            begin(disk);
+}
+
+/* When one is to be asked again; UINT64_MAX: none. */
+uint64_t attach_deadline_ns(void) {
+    uint64_t deadline = UINT64_MAX;
+    for (unsigned disk = 1; !store.complete && disk < store.env->disk_count; disk++)
+        if (attach[disk].state == ATTACH_UNKNOWN && attach[disk].retry_ns < deadline)
+            deadline = attach[disk].retry_ns;
+    return deadline;
+}
+
+static int is_served(unsigned home) {
+    for (unsigned disk = 1; disk < store.env->disk_count; disk++)
+        if (disk_serves(disk, home))
+            return 1;
+    return 0;
+}
+
+static int is_reading(void) {
+    for (unsigned disk = 1; disk < store.env->disk_count; disk++)
+        if (attach[disk].state == ATTACH_READING)
+            return 1;
+    return 0;
+}
+
+/* At the start: until those that are being asked have answered; for a moment only where another one serves. */
+void attach_wait(uint64_t limit_ns) {
+    uint64_t start = store.env->now_ns();
+    attach_step();
+    while (is_reading() && store.env->now_ns() - start < (is_served(1) ? FAR_LATE_NS : limit_ns))
+        store.env->poll();
+}
+
+/* The start could not find out who this one is, or need not: it is asked. */
+void attach_later(unsigned disk, const char *why) {
+    if (why != NULL)
+        store_notice("far%u: %s: it is asked again each second", disk, why);
+    attach[disk].told = why != NULL;
+    if (store.env->disk_sectors[disk] != 0 && attach[disk].state == ATTACH_SETTLED)
+        attach[disk].state = ATTACH_UNKNOWN;
+}
+
+/* The start knows already who this one is. */
+void attach_known(unsigned disk, const struct header_disk *header) {
+    attach[disk].state = ATTACH_SETTLED;
+    memcpy(store.disk_id[disk], header->store_id, STORE_ID_SIZE);
+}
+
+void attach_init(const struct store_options *options) {
+    memset(attach, 0, sizeof attach);
+    trust = *options;
+}

@@ -1,0 +1,115 @@
+"""Far stores behind HTTP with ranges: nginx, asked by QEMU itself and through nbdkit's curl plugin."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from revenant import nbd
+from revenant.check import check_store
+from revenant.machine import Machine, die_with_parent
+from revenant.publish import publish_image
+from revenant.script import wait_for_prompt
+from revenant.store import Store
+
+Start = Callable[..., Machine]
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+CONFIG = """daemon off; master_process off; error_log stderr; pid {folder}/nginx.pid;
+events {{}}
+http {{
+    log_format range '$http_range $status $body_bytes_sent'; access_log {folder}/access.log range;
+    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    server {{ listen 127.0.0.1:{port}; root {folder}/files; }}
+}}
+"""
+
+
+@dataclass
+class WebServer:
+    """nginx, serving one folder on the loopback interface."""
+
+    folder: Path
+    port: int
+
+    @property
+    def files(self) -> Path:
+        """What is put there is served."""
+        return self.folder / "files"
+
+    def sent(self) -> list[tuple[int, int]]:
+        """(first byte asked for, bytes sent) of every ranged read so far."""
+        lines = (self.folder / "access.log").read_text()
+        return [(int(a), int(b)) for a, b in re.findall(r"bytes=(\d+)-\d* 206 (\d+)", lines)]
+
+
+def free_port() -> int:
+    """One that nobody listens at just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[WebServer]:
+    """nginx until the test ends."""
+    assert NGINX is not None, "nginx is missing: run tools/install_packages.sh"
+    server = WebServer(tmp_path / "web", free_port())
+    server.files.mkdir(parents=True)
+    config = server.folder / "nginx.conf"
+    config.write_text(CONFIG.format(folder=server.folder, port=server.port))
+    process = subprocess.Popen([NGINX, "-e", "stderr", "-p", server.folder, "-c", config], preexec_fn=die_with_parent)
+    end = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 1):
+            break
+        assert process.poll() is None and time.monotonic() < end, "nginx does not serve"
+        select.select([], [], [], 0.01)
+    yield server
+    process.kill()
+    process.wait()
+
+
+def test_far_over_http(machine: Start, image: Path, web: WebServer, tmp_path: Path) -> None:
+    """It starts, streams, becomes complete; what was read, was read once and little more; and so by the chain."""
+    now = machine()
+    wait_for_prompt(now)
+    now.command_at_prompt("warm = bytes(range(256)) * 4096")
+    now.command_at_prompt("import revenant; revenant.commit() > 0")
+    now.kill()
+    with Store(image) as store:
+        root = publish_image(store, web.files / "far.img", None, record=True)
+    url = f"http://127.0.0.1:{web.port}/far.img"
+    socket_path = tmp_path / "chain.sock"
+    words = [nbd.NBDKIT, "--foreground", "--exit-with-parent", "--readonly", "--unix", socket_path]
+    chain = subprocess.Popen([*words, "curl", f"url={url}"], preexec_fn=die_with_parent)
+    try:
+        for uri in (url, f"nbd+unix:///?socket={socket_path}"):
+            blank = tmp_path / "blank.img"
+            blank.write_bytes(b"")
+            os.truncate(blank, 64 << 20)
+            while "nbd" in uri and not nbd.answers(uri):
+                assert chain.poll() is None
+            before = len(web.sent())
+            now = machine(blank, fars=[uri], trust=root.hash.hex())
+            wait_for_prompt(now)
+            assert now.command_at_prompt("warm == bytes(range(256)) * 4096") == "True"
+            now.expect_voice("near is complete")
+            now.kill()
+            with Store(blank) as store:
+                assert check_store(store).blocks_absent == 0
+            sent = sum(size for _, size in web.sent()[before:])
+            assert sent < 1.3 * os.path.getsize(web.files / "far.img")
+    finally:
+        chain.kill()
+        chain.wait()
