@@ -58,6 +58,7 @@ static void pagein_failed(struct pagein *pagein, int status) {
         pagein_forget(pagein);
         return;
     }
+    trace(TRACE_PAGE_ABSENT, (uint32_t)-status, pagein->address, pagein->space->id);
     if (!pagein->told)
         tell_absent(pagein->space, pagein->address, "it", status);
     pagein->told = 1;
@@ -102,6 +103,7 @@ static struct pagein *pagein_begin(struct space *space, uint64_t address, struct
     pagein->address = address & ~(uint64_t)(FRAME_SIZE - 1);
     pagein->frame = frame;
     pagein->told = 0;
+    trace(TRACE_PAGE_IN, ptr_store(pointer), pagein->address, space->id);
     pagein_fetch(pagein, pointer);
     return pagein;
 }

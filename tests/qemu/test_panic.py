@@ -58,6 +58,8 @@ def test_panic_has_names_and_lines(panicked: Machine) -> None:
     report = panicked.report()
     assert "panic: NMI in the kernel" in report and str(panicked.config.near) in report
     assert re.search(FRAMES, report), report
+    assert re.search(r"\ngeneration \d+ is durable; .*; \d+ pages dirty since\nlast 64 events", report), report
+    assert len(re.findall(r"\n  \[ *\d+\.\d{6}\] (?:freeze|commit|durable|page in|resume|said)", report)) >= 10
 
 
 def test_run_says_them_too(panicked: Machine) -> None:
