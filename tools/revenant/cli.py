@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from revenant import __version__, fleet, images, inspection, remote, report, running, trace, travel, upkeep, witness
+from revenant import __version__, doctor, fleet, images, inspection, remote, report, running, trace, travel, upkeep, witness
 from revenant.bench import command as bench
 from revenant.crash import command as crashtest
 from revenant.errors import MachineError, RevenantError
@@ -31,6 +31,7 @@ inspection.register(app)
 trace.register(app)
 report.register(app)
 upkeep.register(app)
+doctor.register(app)
 bench.register(app)
 witness.register(app)
 fleet.register(app)
