@@ -14,6 +14,7 @@ needed=(
     qemu-system-x86_64 qemu-system-x86
     qemu-img qemu-utils
     nbdkit nbdkit
+    gdb gdb
     git git
     dpkg-source dpkg-dev
     xz xz-utils

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-TOOLS = ("qemu-img", "nbdkit", "gcc", "make", "objcopy")
+TOOLS = ("qemu-img", "nbdkit", "gcc", "make", "objcopy", "gdb")
 OLD_QEMU = "#!/bin/sh\necho 'QEMU emulator version 6.1.0'\n"
 
 

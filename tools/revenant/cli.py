@@ -11,7 +11,21 @@ import sys
 
 import typer
 
-from revenant import __version__, doctor, fleet, images, inspection, remote, report, running, trace, travel, upkeep, witness
+from revenant import (
+    __version__,
+    debug,
+    doctor,
+    fleet,
+    images,
+    inspection,
+    remote,
+    report,
+    running,
+    trace,
+    travel,
+    upkeep,
+    witness,
+)
 from revenant.bench import command as bench
 from revenant.crash import command as crashtest
 from revenant.errors import MachineError, RevenantError
@@ -29,6 +43,7 @@ remote.register(app)
 travel.register(app)
 inspection.register(app)
 trace.register(app)
+debug.register(app)
 report.register(app)
 upkeep.register(app)
 doctor.register(app)

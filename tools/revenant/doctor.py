@@ -34,6 +34,7 @@ PACKAGES = {
     "make": "make",
     "nasm": "nasm",
     "objcopy": "binutils",
+    "gdb": "gdb",
 }
 PYTHON_PACKAGES = ("cryptography", "jinja2", "mpremote", "pexpect", "plotly", "pyelftools", "qemu.qmp")
 DISK_FREE_MIN = 2 << 30
