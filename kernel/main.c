@@ -56,7 +56,7 @@ static _Noreturn void panic_end(const char *text) {
     arch_debug_exit(EXIT_PANIC);
 }
 
-static const struct log_sink log_sink = {voice_write, panic_end, console_panic_write, clock_ns};
+static const struct log_sink log_sink = {voice_write, panic_end, console_panic_write, pager_describe, clock_ns};
 
 /* --- the store's world below: block devices and frames --- */
 
@@ -84,6 +84,8 @@ static void io_done(struct block_request *request, int status) {
     struct store_io *io = request->owner;
     if (status == -E_IO && read_again(request))
         return;
+    if (status != 0)
+        trace(TRACE_IO_ERROR, io->disk, io->sector, io->op);
     io_done_count++;
     io_in_flight--;
     list_append(&requests_free, &request->link);

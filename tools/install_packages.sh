@@ -15,6 +15,7 @@ needed=(
     qemu-img qemu-utils
     nbdkit nbdkit
     /usr/sbin/nginx nginx-light
+    gdb gdb
     git git
     dpkg-source dpkg-dev
     xz xz-utils

@@ -23,6 +23,8 @@ enum {
     RECORD_CONSOLE_OUT_PAGE_COUNT = 16,
     RECORD_CONSOLE_IN_PAGE = 32,
     RECORD_CONSOLE_IN_PAGE_COUNT = 16,
+    RECORD_TRACE_PAGE = 64, /* a ring of struct trace_page (abi/trace.h) */
+    RECORD_TRACE_PAGE_COUNT = 32,
     RECORD_PROCESS_PAGE = 256, /* 4 records a page */
     RECORD_PROCESS_PAGE_COUNT = 4096,
     RECORD_THREAD_PAGE = 8192, /* 4 records a page */
@@ -46,6 +48,7 @@ struct machine_record { /* page 0 */
     uint64_t next_space;
     uint64_t resume_seen;    /* the resume_count that some program has been told */
     uint64_t next_id;        /* of the next process; 0: greater than all there are */
+    uint64_t trace_page_number; /* of the newest trace page: at RECORD_TRACE_PAGE + number % RECORD_TRACE_PAGE_COUNT */
 };
 
 struct console_record { /* page 1: byte counters since genesis; ring offset = counter mod ring size */
@@ -130,7 +133,7 @@ struct thread_record { /* 1024 bytes */
     uint8_t fx[512]; /* FXSAVE image, 16-byte aligned */
 };
 
-_Static_assert(sizeof(struct machine_record) == 88, "machine_record");
+_Static_assert(sizeof(struct machine_record) == 96, "machine_record");
 _Static_assert(sizeof(struct console_record) == 32, "console_record");
 _Static_assert(sizeof(struct region_record) == 24, "region_record");
 _Static_assert(sizeof(struct process_record) == 1024, "process_record");

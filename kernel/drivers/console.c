@@ -138,7 +138,7 @@ static void receive(size_t known_count) {
     while (count < size && (count < known_count || (get(LINE_STATUS) & STATUS_RECEIVED)))
         bytes[count++] = get(DATA);
     if (count > 0 && sink->give_input(bytes, count) != count)
-        trace("console input lost", count, room); /* the sink promised room */
+        trace(TRACE_INPUT_LOST, 0, count, room); /* the sink promised room */
     if (sink->input_room() == 0)
         set_throttle(1);
 }
@@ -195,7 +195,7 @@ int console_init(const struct console_sink *console_sink) {
     interrupt_route_isa(COM1_IRQ, (unsigned)vector);
     set_throttle(0);
     if (sink->give_input(&com1.early, com1.early_count) != com1.early_count)
-        trace("console input lost", com1.early_count, 0);
+        trace(TRACE_INPUT_LOST, 0, com1.early_count, 0);
     return 0;
 }
 

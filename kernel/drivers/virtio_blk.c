@@ -122,8 +122,6 @@ static void free_slot(struct virtio_blk *disk, struct slot *slot) {
 static void finish(struct virtio_blk *disk, struct slot *slot, int status) {
     struct block_request *request = slot->request;
     free_slot(disk, slot);
-    if (status < 0)
-        trace("block error", request->sector, (uint64_t)request->op);
     request->done(request, status);
 }
 

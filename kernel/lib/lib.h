@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "abi/trace.h"
+
 void *memcpy(void *to, const void *from, size_t size);
 void *memmove(void *to, const void *from, size_t size);
 void *memset(void *to, int byte, size_t size);
@@ -29,9 +31,12 @@ struct log_sink {
     void (*write)(const char *text, size_t length);
     __attribute__((noreturn)) void (*panic)(const char *text); /* panic_write has said the text already */
     void (*panic_write)(const char *text, size_t length);
+    int (*describe)(char *text, size_t size); /* what the machine was doing, for panics; its length */
     uint64_t (*now_ns)(void);
 };
 void log_set_sink(const struct log_sink *sink, enum log_level level);
+uint64_t log_now_ns(void); /* since the start; 0 before there is a clock */
+void log_write(const char *text, size_t length); /* as notices go, but as it is */
 void log_print(enum log_level level, const char *template, ...) __attribute__((format(printf, 2, 3)));
 #define notice(...) log_print(LOG_NOTICE, __VA_ARGS__)
 #define debug(...) log_print(LOG_DEBUG, __VA_ARGS__)
@@ -44,9 +49,13 @@ _Noreturn void panic(const char *template, ...) __attribute__((format(printf, 1,
             panic("%s:%d: broken: %s", __FILE__, __LINE__, #condition); \
     } while (0)
 
-/* Fixed ring of the last events, always on: cheap enough for the fault path. */
-enum { TRACE_COUNT = 512 };
-void trace(const char *what, uint64_t a, uint64_t b); /* what: a string constant */
+/* Fixed ring of the last events, always on: cheap enough for the fault path. abi/trace.h has the words of each kind. */
+enum { TRACE_COUNT = 512, TRACE_PRINT_COUNT = 64 };
+extern struct trace_event trace_ring[TRACE_COUNT]; /* event i, of those that are left, is at i % TRACE_COUNT */
+extern uint64_t trace_count;                       /* of all events since the start */
+void trace(enum trace_kind kind, uint32_t small, uint64_t a, uint64_t b);
+void trace_text(const char *text); /* a string constant */
+void trace_print(void (*write)(const char *text, size_t length), uint64_t count); /* the newest, oldest first */
 
 /* BLAKE2b (RFC 7693), unkeyed; size is 1 to 64 bytes. */
 void blake2b(uint8_t *hash, size_t hash_size, const void *data, size_t size);

@@ -1,36 +1,30 @@
 /*
- * kernel/lib/log.c: the kernel's voice: log lines, the trace ring, and the panic.
+ * kernel/lib/log.c: the kernel's voice: log lines and the panic.
  *
- * Promise: log_print adds the newline; nothing here allocates, and trace costs a few stores. A panic says its reason,
- * the backtrace and the last events, then ends in the sink; a fault inside a panic goes on with the panic's next
+ * Promise: log_print adds the newline; nothing here allocates. A panic says its reason,
+ * the backtrace, what was being committed and the last events, then ends in the sink; a fault inside a panic goes on with the panic's next
  * step.
  * Called by: everybody, interrupts off. The sink comes from main.c; without one, log lines are lost and a panic is a
  * trap.
  */
 #include "lib/lib.h"
 
-enum { LINE_SIZE = 512, BACKTRACE_DEPTH_MAX = 32, PANIC_TRACE_COUNT = 16 };
-_Static_assert((TRACE_COUNT & (TRACE_COUNT - 1)) == 0, "trace index is masked");
-
-struct trace_event {
-    const char *what;
-    uint64_t a, b;
-    uint64_t cycles;
-};
+enum { LINE_SIZE = 512, BACKTRACE_DEPTH_MAX = 32 };
 
 static const struct log_sink *log_sink;
 static enum log_level log_level;
 static char panic_reason[LINE_SIZE];
-struct trace_event trace_ring[TRACE_COUNT]; /* global so that a debugger finds them */
-uint64_t trace_count;
 
 void log_set_sink(const struct log_sink *sink, enum log_level level) {
     log_sink = sink;
     log_level = level;
 }
 
-void trace(const char *what, uint64_t a, uint64_t b) {
-    trace_ring[trace_count++ % TRACE_COUNT] = (struct trace_event){what, a, b, __builtin_ia32_rdtsc()};
+uint64_t log_now_ns(void) { return log_sink && log_sink->now_ns ? log_sink->now_ns() : 0; }
+
+void log_write(const char *text, size_t length) {
+    if (log_sink && log_sink->write && log_level >= LOG_NOTICE)
+        log_sink->write(text, length);
 }
 
 static size_t clamp_length(int wanted, size_t size) {
@@ -38,11 +32,11 @@ static size_t clamp_length(int wanted, size_t size) {
 }
 
 void log_print(enum log_level level, const char *template, ...) {
-    trace(template, 0, 0);
+    trace_text(template);
     if (!log_sink || !log_sink->write || level > log_level)
         return;
     char line[LINE_SIZE];
-    uint64_t now_us = log_sink->now_ns ? log_sink->now_ns() / 1000 : 0;
+    uint64_t now_us = log_now_ns() / 1000;
     size_t length = (size_t)format(line, sizeof line, "[%4lu.%06lu] ", now_us / 1000000, now_us % 1000000);
     va_list arguments;
     va_start(arguments, template);
@@ -82,13 +76,15 @@ static void panic_backtrace(void) {
     panic_say("\n");
 }
 
+static void panic_describe(void) {
+    char text[LINE_SIZE];
+    if (log_sink && log_sink->describe && log_sink->describe(text, sizeof text) > 0)
+        panic_say("%s\n", text);
+}
+
 static void panic_trace(void) {
-    uint64_t count = trace_count < PANIC_TRACE_COUNT ? trace_count : PANIC_TRACE_COUNT;
-    panic_say("last %lu events, newest last (cycles: what a b):\n", count);
-    for (uint64_t i = trace_count - count; i < trace_count; i++) {
-        const struct trace_event *event = &trace_ring[i % TRACE_COUNT];
-        panic_say("  %lu: %s %lx %lx\n", event->cycles, event->what, event->a, event->b);
-    }
+    if (log_sink && log_sink->panic_write)
+        trace_print(log_sink->panic_write, TRACE_PRINT_COUNT);
 }
 
 static void panic_end(void) {
@@ -97,7 +93,7 @@ static void panic_end(void) {
 }
 
 void panic(const char *template, ...) {
-    static void (*const steps[])(void) = {panic_backtrace, panic_trace, panic_end};
+    static void (*const steps[])(void) = {panic_backtrace, panic_describe, panic_trace, panic_end};
     static size_t step;
     static int said;
     if (!said++) {

@@ -59,7 +59,7 @@ int pager_memory_make(void) {
 
 /* All that is left is dirty or in use: a snapshot makes it clean, and *key is woken as it proceeds and when it ends. */
 void page_memory_wait(const void **key) {
-    trace("memory: all dirty", pager.dirty_count, frame_count_free());
+    trace(TRACE_ALL_DIRTY, 0, pager.dirty_count, frame_count_free());
     pager_want_commit();
     *key = &pager_memory_key;
 }

@@ -59,6 +59,7 @@ static void pagein_failed(struct pagein *pagein, int status) {
         pagein_forget(pagein);
         return;
     }
+    trace(TRACE_PAGE_ABSENT, (uint32_t)-status, pagein->address, pagein->space->id);
     if (!pagein->told)
         tell_absent(pagein->space, pagein->address, "it", status);
     pagein->told = 1;
@@ -104,6 +105,7 @@ static struct pagein *pagein_begin(struct space *space, uint64_t address, struct
     pagein->frame = frame;
     pagein->told = 0;
     missed_count += (uint64_t)store_must_ask(pointer);
+    trace(TRACE_PAGE_IN, ptr_store(pointer), pagein->address, space->id);
     pagein_fetch(pagein, pointer);
     return pagein;
 }

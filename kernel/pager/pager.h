@@ -73,6 +73,8 @@ void pager_switch(struct space *space); /* makes it current: protects it for thi
 int pager_record_load(uint32_t page);
 const void *pager_record(uint32_t page);    /* must be loaded */
 void *pager_record_write(uint32_t page);    /* the same, made dirty in this epoch; valid until the next freeze */
+/* As write, of a page that will be written anew: what no one has loaded is not read, but zero. NULL: no memory now. */
+void *pager_record_begin(uint32_t page);
 /* As load, while programs run; -E_AGAIN: *key is what wake will name. */
 int pager_record_reach(uint32_t page, const void **key);
 
@@ -91,6 +93,7 @@ int pager_memory_make(void);
 
 void pager_start_over(void);                /* a program waits for input, the first time: says whether its resume list was good */
 
+int pager_describe(char *text, size_t size); /* what is durable, being committed, dirty; for panics, at any time */
 uint64_t pager_epoch(void);
 uint64_t pager_durable(void);               /* newest durable generation */
 void pager_want_commit(void);               /* a snapshot as soon as possible, even of nothing */

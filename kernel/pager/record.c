@@ -89,6 +89,20 @@ int pager_record_reach(uint32_t page, const void **key) {
     return -E_AGAIN;
 }
 
+void *pager_record_begin(uint32_t page) {
+    check(page < RECORD_PAGE_COUNT);
+    if (record_frame[page] != NULL)
+        return pager_record_write(page);
+    struct frame *frame = frame_alloc(FRAME_RECORD, 0);
+    if (frame == NULL)
+        return NULL;
+    frame->page = page;
+    memset(frame_data(frame), 0, FRAME_SIZE);
+    record_frame[page] = frame;
+    page_mark_dirty(frame);
+    return frame_data(frame);
+}
+
 const void *pager_record(uint32_t page) {
     check(page < RECORD_PAGE_COUNT && record_frame[page] != NULL);
     return frame_data(record_frame[page]);

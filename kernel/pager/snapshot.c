@@ -78,7 +78,7 @@ static int frozen_next(struct store_commit *c, struct store_commit_page *page) {
 
 /* The commit could not be finished and begins anew. */
 static void frozen_again(struct store_commit *c) {
-    (void)c;
+    trace(TRACE_COMMIT_AGAIN, 0, c->generation, 0);
     struct list_node *const taken[] = {&pager.taken, &pager.taken_records, &pager.taken_detached};
     struct list_node *node;
     for (unsigned i = 0; i < 3; i++) {
@@ -102,6 +102,7 @@ static void taken_release(void) {
 /* The store keeps what it has, this epoch stays frozen, and whoever dirties more waits. */
 static void near_full(const struct store_commit *c) {
     frozen_waiting = c->generation > pager.durable;
+    trace(TRACE_NEAR_FULL, 0, c->generation, 0);
     if (retry_ns == 0)
         notice("near store is full: nothing is lost, but programs wait; "
                "stop the machine and let `revenant grow` enlarge it");
@@ -121,7 +122,7 @@ static void commit_done(struct store_commit *c, int status) {
     retry_ns = 0; /* the next time that it is full is told again */
     pager.commit_count++;
     pager.commit_ns_last = pager.hooks->now_ns() - freeze_ns;
-    trace("durable", c->generation, c->page_count);
+    trace(TRACE_DURABLE, (uint32_t)(pager.commit_ns_last / 1000), c->generation, c->page_count);
     throttle_committed(c->page_count, pager.commit_ns_last);
     pager.durable = c->generation;
     pager.hooks->durable(c->generation);
@@ -141,6 +142,7 @@ int snapshot_waits_for_room(void) { return frozen_waiting; }
 static void freeze(void) {
     freeze_ns = pager.hooks->now_ns();
     uint64_t start = arch_cycles();
+    trace(TRACE_FREEZE, 0, pager.epoch, pager.dirty_count);
     pager.hooks->freezing();
     list_take(&pager.frozen, &pager.dirty);
     commit = (struct store_commit){.generation = pager.epoch, .mono_ns = freeze_ns, .page_count = pager.dirty_count,
@@ -162,7 +164,7 @@ static void freeze(void) {
     pager.freeze_cycles_last = arch_cycles() - start;
     if (pager.freeze_cycles_last > pager.freeze_cycles_max)
         pager.freeze_cycles_max = pager.freeze_cycles_last;
-    trace("freeze", commit.generation, commit.page_count);
+    trace(TRACE_COMMIT, (uint32_t)pager.freeze_cycles_last, commit.generation, commit.page_count);
 }
 
 /* A root that records localised copies; no freeze, no new generation. */
@@ -250,6 +252,19 @@ uint64_t pager_deadline_ns(void) {
     if (fill_due_ns != 0)
         deadline = earlier(deadline, fill_due_ns);
     return earlier(deadline, earlier(snapshot_due_ns(), copies_due_ns()));
+}
+
+int pager_describe(char *text, size_t size) {
+    if (pager.hooks == NULL)
+        return format(text, size, "no program has been resumed yet");
+    static const char *const doing[] = {"nothing is being committed", "is being committed", "waits for room in near"};
+    unsigned state = frozen_waiting ? 2 : store_commit_running();
+    int length = format(text, size, "generation %lu is durable; ", pager.durable);
+    if (state != 0)
+        length += format(text + length, size - (size_t)length, "generation %lu, %lu pages, ", commit.generation,
+                         commit.page_count);
+    return length + format(text + length, size - (size_t)length, "%s; %lu pages dirty since", doing[state],
+                           pager.dirty_count);
 }
 
 uint64_t pager_epoch(void) { return pager.epoch; }

@@ -56,8 +56,10 @@ static void wait_begin(struct space *space) {
     uint64_t now = pager.hooks->now_ns();
     if (state.wait_count++ == 0 || now > state.wait_end_ns + CALM_NS)
         notice("programs write more than near takes: they are slowed to its pace");
-    if (state.wait_start_ns == 0)
+    if (state.wait_start_ns == 0) {
         state.wait_start_ns = now;
+        trace(TRACE_THROTTLE, 0, pager.dirty_count, space->id);
+    }
     state.wait_end_ns = now;
     if (space->throttled_epoch != pager.epoch)
         state.program_count++;

@@ -66,6 +66,9 @@ uint64_t console_sent(void); /* bytes that the UART was given, ever */
 void console_write(const void *user, size_t size); /* prepared; at most the room */
 void console_read(void *user, size_t size);        /* prepared; at most what waits */
 
+/* trace.c */
+void trace_freezing(void);
+
 /* syscall.c */
 /* What a call returns instead of a result when the thread now waits and will make it again. */
 #define SYSCALL_AGAIN INT64_MIN

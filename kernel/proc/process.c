@@ -83,6 +83,7 @@ void process_end(uint32_t slot, int64_t exit_status, const char *last_words, enu
     struct process_record *record = process_record_write(slot);
     record->state = PROCESS_ENDING;
     record->exit_status = exit_status;
+    trace(TRACE_EXIT, record->id, (uint64_t)exit_status, 0);
     record->inbox_head = record->inbox_tail = 0;
     memset(record->last_words, 0, sizeof record->last_words);
     memcpy(record->last_words, last_words, strlen(last_words));
@@ -216,6 +217,7 @@ static struct process_record *record_make(uint32_t slot, uint32_t from, uint32_t
     record->resume_seen = proc_resume_count;
     memset(record->last_words, 0, sizeof record->last_words);
     noticed[slot] = 0;
+    trace(TRACE_SPAWN, id, record->parent, 0);
     return record;
 }
 

@@ -153,6 +153,7 @@ int proc_resume(const struct proc_env *env) {
     machine_identify();
     proc_resume_reason = machine_record()->resume_reason;
     proc_resume_count = ++machine_record_write()->resume_count;
+    trace(TRACE_RESUME, (uint32_t)proc_resume_reason, store_generation(), proc_resume_count);
     process_resume();
     return 0;
 }

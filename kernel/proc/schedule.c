@@ -112,6 +112,7 @@ static void thread_load(struct thread *thread) {
 void proc_freezing(void) {
     registers_save();
     console_freezing();
+    trace_freezing();
 }
 
 void proc_durable(uint64_t generation) {

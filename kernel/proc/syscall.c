@@ -369,7 +369,9 @@ static void program_stopped(const char *what, unsigned vector, uint64_t address,
     const struct process_record *process = process_record(slot);
     format(words, sizeof words, "%s (vector %u, address 0x%llx, error 0x%llx)", what, vector,
            (unsigned long long)address, (unsigned long long)error_code);
+    trace(TRACE_FAULT, vector, arch_user_registers()->rip, address);
     notice("process %u (%.63s) stopped: %s", process->id, process->name, words);
+    trace_print(log_write, TRACE_PRINT_COUNT);
     arch_dump_registers(arch_user_registers());
     process_end(slot, EXIT_FAULT, words, THREAD_FAULTED);
 }

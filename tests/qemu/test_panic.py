@@ -58,6 +58,9 @@ def test_panic_has_names_and_lines(panicked: Machine) -> None:
     report = panicked.report()
     assert "panic: NMI in the kernel" in report and str(panicked.config.near) in report
     assert re.search(FRAMES, report), report
+    assert re.search(r"\ngeneration \d+ is durable; .*; \d+ pages dirty since\nlast 64 events", report), report
+    assert re.search(r"code of ffffffff8\w+:\n  kernel/arch/x86_64/cpu\.c:\d+: .*\n", report), report
+    assert len(re.findall(r"\n  \[ *\d+\.\d{6}\] (?:freeze|commit|durable|page in|resume|said)", report)) >= 10
 
 
 def test_run_says_them_too(panicked: Machine) -> None:
@@ -123,4 +126,6 @@ def test_stopped_program(machine: Callable[..., Machine]) -> None:
     wait_for_prompt(running)
     running.send(b"import uctypes; uctypes.bytearray_at(8, 1)[0]\r")
     running.expect_voice("  r13 ")
-    assert re.search(r"at:\n  0{10}[0-9a-f]{6}  \w+\+0x[0-9a-f]+  micropython/py/\w+\.[ch]:\d+\n", running.report())
+    report = running.report()
+    assert re.search(r"at:\n  0{10}[0-9a-f]{6}  \w+\+0x[0-9a-f]+  micropython/py/\w+\.[ch]:\d+\n", report)
+    assert re.search(r"code of [0-9a-f]{6}:\n(?:     0{10}\w{6}  \w.*\n)+  -> 0{10}\w{6}  mov\w* .*\[", report)

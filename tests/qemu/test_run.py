@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -110,6 +111,26 @@ def test_terminal_is_restored_after_kill(image: Path, tmp_path: Path) -> None:
     child.wait()
     assert child.exitstatus == 128 + signal.SIGKILL
     assert termios.tcgetattr(child.child_fd) == before
+
+
+def test_last_screen_is_redrawn(image: Path, tmp_path: Path) -> None:
+    """After a cut a person sees the last lines again, each once, and before them what was found."""
+    pidfile = tmp_path / "pid"
+    words = ["-m", "revenant", "run", "--near", str(image), "--pidfile", str(pidfile)]
+    child = pexpect.spawn(sys.executable, words, timeout=TIMEOUT_S, dimensions=(24, 80))
+    child.expect_exact(b">>> ")
+    child.send("for i in range(60): print('line', i)\r\r")
+    child.expect(rb"line 59\r+\n>>> ")
+    os.kill(int(pidfile.read_text()), signal.SIGKILL)
+    child.expect(pexpect.EOF)
+    child = pexpect.spawn(sys.executable, words, timeout=TIMEOUT_S, dimensions=(24, 80))
+    child.expect(rb"generation \d+, saved [^,]*, goes on\r\n")
+    child.expect(rb"line 59\r+\n>>> ")
+    seen = re.sub(rb"\[ *\d+\.\d{6}\] .*?\r\n", b"", child.before + child.after)  # the kernel's voice, in between
+    shown = [int(number) for number in re.findall(rb"line (\d+)\r", seen)]
+    assert shown == list(range(shown[0], 60)) and len(shown) >= 20, seen
+    child.send("\x01x")
+    child.expect(pexpect.EOF)
 
 
 def test_pty(image: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 from revenant import format as disk
-from revenant import genesis, record
+from revenant import genesis, record, trace
 from revenant.structure import Structure
 
 STRUCTURES = [*disk.DISK_STRUCTURES, *record.RECORD_STRUCTURES]
@@ -97,6 +97,15 @@ def test_constants(root: Path) -> None:
     assert {flag.value for flag in disk.GenerationFlag} == {
         flags[f"GENERATION_{flag.name}"] for flag in disk.GenerationFlag
     }
+
+
+def test_trace_kinds(root: Path) -> None:
+    kinds = c_enumerators(root / "kernel/abi/trace.h")
+    assert kinds.pop("TRACE_EVENTS_PER_PAGE") == record.TRACE_EVENTS_PER_PAGE
+    assert kinds.pop("TRACE_KIND_COUNT") == len(trace.Kind)
+    assert kinds == {f"TRACE_{kind.name}": kind.value for kind in trace.Kind}
+    names = re.findall(r'\[(TRACE_\w+)\] = "', (root / "kernel/lib/trace.c").read_text())
+    assert names == list(kinds)
 
 
 def test_userland_layout(root: Path) -> None:

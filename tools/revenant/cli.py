@@ -11,7 +11,21 @@ import sys
 
 import typer
 
-from revenant import __version__, fleet, images, inspection, remote, running, travel, upkeep, witness
+from revenant import (
+    __version__,
+    debug,
+    doctor,
+    fleet,
+    images,
+    inspection,
+    remote,
+    report,
+    running,
+    trace,
+    travel,
+    upkeep,
+    witness,
+)
 from revenant.bench import command as bench
 from revenant.crash import command as crashtest
 from revenant.errors import MachineError, RevenantError
@@ -28,7 +42,11 @@ running.register(app)
 remote.register(app)
 travel.register(app)
 inspection.register(app)
+trace.register(app)
+debug.register(app)
+report.register(app)
 upkeep.register(app)
+doctor.register(app)
 bench.register(app)
 witness.register(app)
 fleet.register(app)

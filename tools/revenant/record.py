@@ -15,12 +15,17 @@ RECORD_MAGIC = int.from_bytes(b"RVNTMACH", "little")
 RECORD_VERSION = 1
 RECORD_MACHINE_PAGE = 0
 RECORD_CONSOLE_PAGE = 1
+RECORD_CONSOLE_OUT_PAGE = 16
+RECORD_CONSOLE_OUT_PAGE_COUNT = 16
+RECORD_TRACE_PAGE = 64
+RECORD_TRACE_PAGE_COUNT = 32
 RECORD_PROCESS_PAGE = 256
 RECORD_THREAD_PAGE = 8192
 RECORD_INBOX_PAGE = 12288
 INBOX_PAGE_COUNT = 16
 RECORDS_PER_PAGE = 4
 REGION_COUNT_MAX = 16
+TRACE_EVENTS_PER_PAGE = 126
 
 
 class Access(IntFlag):
@@ -65,7 +70,7 @@ class MachineRecord(Structure):
     """Page 0 of space 0."""
 
     C_NAME = "machine_record"
-    SIZE = 88
+    SIZE = 96
     magic: int = at(0, "Q", RECORD_MAGIC)
     version: int = at(8, "I", RECORD_VERSION)
     zero: int = at(12, "I")
@@ -77,6 +82,7 @@ class MachineRecord(Structure):
     next_space: int = at(64, "Q")
     resume_seen: int = at(72, "Q")
     next_id: int = at(80, "Q")
+    trace_page_number: int = at(88, "Q")
 
     @property
     def page(self) -> bytes:
@@ -182,6 +188,34 @@ class ThreadRecord(Structure):
     fx: bytes = at(512, "512s")
 
 
+class TraceEvent(Structure):
+    """One event; kernel/abi/trace.h says what small, a and b are for each kind."""
+
+    C_NAME = "trace_event"
+    SIZE = 32
+    time_ns: int = at(0, "Q")
+    kind: int = at(8, "I")
+    small: int = at(12, "I")
+    a: int = at(16, "Q")
+    b: int = at(24, "Q")
+
+
+class TracePage(Structure):
+    """A stretch of one life's events: RECORD_TRACE_PAGE_COUNT pages from RECORD_TRACE_PAGE on, a ring."""
+
+    C_NAME = "trace_page"
+    SIZE = 4096
+    number: int = at(0, "Q")
+    resume_count: int = at(8, "Q")
+    base_mono_ns: int = at(16, "Q")
+    base_wall_ns: int = at(24, "Q")
+    event_count: int = at(32, "I")
+    lost_count: int = at(36, "I")
+    zero: bytes = at(40, "24s")
+    event: tuple[TraceEvent, ...] = at(64, TraceEvent, count=TRACE_EVENTS_PER_PAGE)
+
+
 RECORD_STRUCTURES: tuple[type[Structure], ...] = (
     MachineRecord, ConsoleRecord, RegionRecord, ProcessRecord, MessageRecord, ThreadRegisters, ThreadRecord,
+    TraceEvent, TracePage,
 )  # fmt: skip

@@ -1,9 +1,8 @@
-"""Commands that start programs: run, serve, demo, doctor. The machinery is in machine.py and nbd.py."""
+"""Commands that start programs: run, serve, demo. The machinery is in machine.py and nbd.py."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import shlex
@@ -31,10 +30,9 @@ from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK
 from revenant.images import parse_size
 from revenant.keeper import keep_running
 from revenant.machine import Relay, explain_exit, find_kernel, monitor_words, start_qemu
-from revenant.output import print_facts, print_rows, say
+from revenant.output import say
 from revenant.qemu import (
     MEMORY_MIB_DEFAULT,
-    QEMU,
     Accelerator,
     Boot,
     MachineConfig,
@@ -42,12 +40,11 @@ from revenant.qemu import (
     Wiring,
     choose_accelerator,
     command_line,
-    data_file,
     is_file,
-    kvm_is_usable,
 )
 from revenant.remote import linked
 from revenant.script import run_script
+from revenant.start_line import found_line, last_screen
 from revenant.store import Store
 from revenant.trust import distrust_reason, parse_trust
 
@@ -230,11 +227,20 @@ def announced_pty(near: Path, monitor: socket.socket) -> Iterator[None]:
         os.close(held)
 
 
+def redraw(config: MachineConfig) -> None:
+    """The last screen, above what the kernel sends again; raw, as the program wrote it."""
+    row_count = shutil.get_terminal_size().lines - 1
+    sys.stdout.buffer.write(last_screen(config.near, config.fars, row_count))
+    sys.stdout.flush()
+
+
 def run_console(config: MachineConfig, console: str) -> int:
     """Run until QEMU ends; its exit status as ours, errors raised."""
     reading, writing = os.pipe()
     monitor, monitor_child = socket.socketpair()
     words = monitor_words(monitor_child.fileno()) if console == "pty" else ()
+    if console == "stdio" and sys.stdout.isatty():
+        redraw(config)
     wiring = Wiring(console=console_words(console), monitor=words)
     with terminal_restored():
         fds = [monitor_child.fileno()] if words else []
@@ -310,6 +316,7 @@ def start(
     check_fars(fars, config.trust, adopting)
     config = replace(config, fars=usable_fars(fars, adopting))
     engine, reason = choose_accelerator(config.accelerator)
+    say(f"revenant: {found_line(config.near, config.fars, adopting)}")
     say(f"revenant: accelerator {engine} ({reason})")
 
     def run_once() -> int:
@@ -385,42 +392,7 @@ def demo(
     demonstration.show(keep, boot)
 
 
-# --- doctor ---
-
-
-def version_of(command: str) -> str:
-    """First line of --version."""
-    if shutil.which(command) is None:
-        return "missing"
-    result = subprocess.run([command, "--version"], capture_output=True, text=True, check=False)
-    return (result.stdout or result.stderr).splitlines()[0] if result.stdout or result.stderr else "?"
-
-
-def doctor(as_json: Json = False) -> None:
-    """Whether this host has what is needed; exit 1 if something is missing."""
-    rows: list[dict[str, Any]] = []
-    for command in (QEMU, "qemu-img", nbd.NBDKIT, "gcc", "make", "nasm"):
-        found = version_of(command)
-        rows.append({"what": command, "ok": found != "missing", "found": found})
-    for package in ("pexpect", "qemu.qmp", "pyelftools", "mpremote", "cryptography"):
-        rows.append({"what": package, "ok": True, "found": importlib.metadata.version(package)})
-    files = genesis.BuildFiles.locate()
-    for path in (files.kernel, files.userland, files.boot_record, files.loader):
-        found = str(path) if path.is_file() else "missing"
-        rows.append({"what": path.name, "ok": path.is_file(), "found": found})
-    usable, reason = kvm_is_usable()
-    rows.append({"what": "KVM", "ok": True, "found": f"{'usable' if usable else 'not used'}: {reason}"})
-    firmware = data_file("qboot.rom")
-    rows.append({"what": "qboot.rom", "ok": True, "found": str(firmware or "missing: PVH starts are slower")})
-    if as_json:
-        print_facts({"ok": all(row["ok"] for row in rows), "checks": rows}, True)
-    else:
-        print_rows(rows, False)
-    if not all(row["ok"] for row in rows):
-        raise typer.Exit(1)
-
-
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (run, serve, demo, doctor):
+    for command in (run, serve, demo):
         app.command()(command)

@@ -17,6 +17,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import capstone
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.elf.constants import P_FLAGS
 from elftools.elf.elffile import ELFFile
@@ -31,6 +32,9 @@ KERNEL_START = 0xFFFFFFFF80000000
 # kernel/lib/log.c prints the backtrace, kernel/arch/x86_64/trap.c the registers
 BACKTRACE = re.compile(r"^backtrace:((?: [0-9a-f]+)*)", re.MULTILINE)
 INSTRUCTION = re.compile(r"\brip ([0-9a-f]{16})\b")
+
+INSTRUCTION_SIZE_MAX = 15
+INSTRUCTIONS_SHOWN = 4
 
 Row = tuple[int, str]
 """Where a row of a line table begins; "file:line", or "" behind the end of a sequence."""
@@ -90,6 +94,17 @@ class Symbols:
         index = bisect_right(rows, address, key=lambda row: row[0]) - 1
         return rows[index][1] if index >= 0 else ""
 
+    def instructions(self, address: int) -> list[tuple[int, str]]:
+        """(address, text) of the instruction at an address and of those before it in its function."""
+        _, start = self.function(address)
+        engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        for segment, contents in self.code:
+            if segment <= start <= address < segment + len(contents):
+                code = contents[start - segment : address - segment + INSTRUCTION_SIZE_MAX]
+                found = [(i.address, f"{i.mnemonic} {i.op_str}".rstrip()) for i in engine.disasm(code, start)]
+                return [(place, text) for place, text in found if place <= address]
+        return []
+
     def describe(self, address: int, is_return: bool = False) -> str:
         """Function, offset, file:line; for a return address those of the call, which may end its function."""
         inside = address - is_return
@@ -132,6 +147,15 @@ def file_name(program: Any, unit: Any, number: int) -> str:
     return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
 
 
+def source_text(line: str) -> str:
+    """`file:line` with what is there; empty where the checkout has no such line."""
+    name, _, number = line.rpartition(":")
+    try:
+        return f"{line}: {(CHECKOUT / name).read_text(errors='replace').splitlines()[int(number) - 1].strip()}"
+    except (OSError, ValueError, IndexError):
+        return ""
+
+
 class Names:
     """Addresses of an image's machine as text. `reasons` says why some have no name."""
 
@@ -164,21 +188,33 @@ class Names:
         spaces = [space for space, _ in store.spaces(store.tree) if space != SPACE_RECORDS]
         return {store.page(store.tree, space, index) for space in spaces} <= {built, ZERO_PAGE}
 
-    def of(self, address: int, is_return: bool) -> str:
-        """One address with its name and line, as far as they are known."""
-        name = "?"
+    def _symbols(self, address: int) -> Symbols | None:
+        """Of the build's file that the image runs at an address."""
         in_kernel = address >= KERNEL_START
         try:
             symbols = self._kernel if in_kernel else self._userland
             with self._store() as store:
-                same = self._same_kernel(store) if in_kernel else self._same_program(store, address)
-            if same:
-                name = symbols.describe(address, is_return)
-            else:
+                if self._same_kernel(store) if in_kernel else self._same_program(store, address):
+                    return symbols
                 self.reasons[f"no names: {store.path} runs other code than {symbols.path}"] = None
         except (RevenantError, OSError, ELFError) as error:
             self.reasons[f"no names: {error}"] = None
-        return f"  {address:016x}  {name}"
+        return None
+
+    def of(self, address: int, is_return: bool) -> str:
+        """One address with its name and line, as far as they are known."""
+        symbols = self._symbols(address)
+        return f"  {address:016x}  {symbols.describe(address, is_return) if symbols else '?'}"
+
+    def code(self, address: int) -> list[str]:
+        """The source line of an address, where the checkout has it, and its last instructions."""
+        symbols = self._symbols(address)
+        if symbols is None:
+            return []
+        found = symbols.instructions(address)[-INSTRUCTIONS_SHOWN:]
+        lines = [f"  {'->' if place == address else '  '} {place:016x}  {text}" for place, text in found]
+        text = source_text(symbols.line(address))
+        return [f"code of {address:x}:", *([f"  {text}"] if text else []), *lines] if lines else []
 
 
 def explain(voice: str, images: Sequence[Path]) -> str:
@@ -192,4 +228,6 @@ def explain(voice: str, images: Sequence[Path]) -> str:
         lines.append("called from, innermost first:")
         addresses = [int(text, 16) for text in found.split()]
         lines += [names.of(address, is_return=address not in places) for address in addresses]
+    for address in places:
+        lines += names.code(address)
     return "\n".join([*lines, *names.reasons])

@@ -110,13 +110,13 @@ void interrupt_init(void) {
 
 void interrupt_dispatch(uint64_t vector) {
     if (vector == VECTOR_SPURIOUS || (vector >= VECTOR_PIC_FIRST && vector < VECTOR_PIC_FIRST + 16)) {
-        trace("spurious interrupt", vector, 0);
+        trace(TRACE_INTERRUPT, (uint32_t)vector, 0, 0);
         return; /* the APIC has nothing in service for it */
     }
     if (handlers[vector].fn)
         handlers[vector].fn(handlers[vector].context);
     else
-        trace("interrupt without handler", vector, 0);
+        trace(TRACE_INTERRUPT, (uint32_t)vector, 0, 0);
     apic_write(APIC_EOI, 0);
 }
 

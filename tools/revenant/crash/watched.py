@@ -23,7 +23,7 @@ from revenant.format import BLOCK_SIZE, SPACE_RECORDS, ZERO_PAGE, PageKey
 from revenant.genesis import build_folder
 from revenant.machine import Machine, temporary_folder
 from revenant.qemu import Boot, MachineConfig
-from revenant.record import ThreadRegisters
+from revenant.record import RECORD_TRACE_PAGE, RECORD_TRACE_PAGE_COUNT, ThreadRegisters
 from revenant.symbols import KERNEL_START
 
 ICOUNT = ("-icount", "shift=0,sleep=off")
@@ -35,6 +35,7 @@ ADDRESS = 0x000F_FFFF_FFFF_F000
 TABLE = struct.Struct("<512Q")
 USER_ENTRIES = 256  # of the top table
 STRUCTURES_OF = ("kernel/pager/snapshot.c", "kernel/proc/schedule.c")  # they see all structures that are needed
+TRACE_PAGES = frozenset(PageKey(SPACE_RECORDS, RECORD_TRACE_PAGE + i) for i in range(RECORD_TRACE_PAGE_COUNT))
 
 
 def name_of(die: Any) -> str:
@@ -205,9 +206,9 @@ class Watched:
                 yield PageKey(SPACE_RECORDS, page), self.ram[place : place + BLOCK_SIZE]
 
     def take_over(self, pages: dict[PageKey, bytes]) -> None:
-        """Bring what is known of all pages up to date; zero pages are none."""
+        """Bring what is known of all pages up to date; zero pages are none, and no start reads the trace."""
         for key, data in self.pages():
-            if data == ZERO_PAGE:
+            if key in TRACE_PAGES or data == ZERO_PAGE:
                 pages.pop(key, None)
             else:
                 pages[key] = data

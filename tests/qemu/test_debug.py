@@ -1,0 +1,60 @@
+"""`revenant debug`: gdb from before the first instruction on, with names of kernel and programs, and rv-* commands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from revenant.check import check_store
+from revenant.store import Store
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+STOPS = (
+    "info registers rip",
+    "thbreak kernel_main",
+    "continue",
+    "rv-threads",
+    "thbreak pager_want_commit",  # the program's first output
+    "continue",
+    "backtrace 12",
+    "rv-threads",
+    "rv-space 0",
+    "rv-tree",
+    "rv-frames",
+)
+
+
+def test_a_machine_in_gdb(image: Path, run_revenant: Run) -> None:
+    words = [word for stop in STOPS for word in ("--command", stop)]
+    result = run_revenant("debug", image, "--console", "none", *words)
+    assert result.returncode == 0
+    said = result.stdout
+    assert re.search(r"rip +0xfff0\b", said), "stopped at the reset vector"
+    assert re.search(r"kernel_main \(info=.*\) at kernel/main\.c:\d+", said)
+    before, after = said.split("Temporary breakpoint 2")
+    assert not re.search(r"^[ *] +0 +1 +1 python", before, re.MULTILINE), "no thread before the generation is resumed"
+    assert re.search(r"#1 .* sys_console_write .* at kernel/proc/syscall\.c:\d+", after)
+    assert re.search(r"in port_console_flush \(\) at userland/console\.c:\d+|at userland/console\.c:\d+", after)
+    assert re.search(r"^\*  0 +1 +1 python +ready +0x[0-9a-f]+ mp_hal_\w+", after, re.MULTILINE)
+    assert re.search(r"process slot 0: space 16, CR3 0x\w+, \d+ pages in RAM, [1-9]\d* dirty in epoch 2\n", after)
+    assert re.search(r" 0x400000 \.\. +0x\w+  r-x\n", after)
+    assert re.search(r"durable: generation 1, root sequence 1, \d+ of 16384 blocks free\n", after)
+    assert re.search(r"tree:   store 0, block \d+, level \d, written by generation 1", after)
+    assert re.search(r"\n  page dirty +[1-9]\d*\n", after) and re.search(r"\n  record clean +[1-9]\d*\n", after)
+    with Store(image) as store:
+        check_store(store)
+
+
+def test_names_of_another_build_are_refused(
+    image: Path, build: Path, tmp_path: Path, run_revenant: Run
+) -> None:
+    (tmp_path / "userland").mkdir()
+    for name in ("kernel.elf", "userland/micropython.elf"):
+        other = bytearray((build / name).read_bytes())
+        other[0x3000] ^= 1  # within .text
+        (tmp_path / name).write_bytes(other)
+    result = run_revenant("debug", image, "--dry-run", env={"PATH": "/usr/bin:/bin", "REVENANT_BUILD": str(tmp_path)})
+    assert result.returncode == 0 and "symbol-file" not in result.stdout
+    assert "no names of the kernel" in result.stderr and "no names of programs" in result.stderr

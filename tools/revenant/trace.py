@@ -1,0 +1,242 @@
+"""The command trace: what the kernel did, from the trace pages of an image (kernel/abi/trace.h, kernel/proc/trace.c).
+
+Promise: an image's pages hold the events up to the newest generation's freeze; what the machine did after that went
+with the power. A log line's text is given only where the image's kernel has that very text at the place that was noted.
+Used by: cli.py, report.py. Reads an image whether its machine runs or not.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated, Any
+
+import typer
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+
+from revenant.errors import StoreError
+from revenant.format import SPACE_RECORDS
+from revenant.images import Far, Image, Json, when
+from revenant.output import say
+from revenant.record import (
+    RECORD_TRACE_PAGE,
+    RECORD_TRACE_PAGE_COUNT,
+    TRACE_EVENTS_PER_PAGE,
+    ResumeReason,
+    TraceEvent,
+    TracePage,
+)
+from revenant.state import NEWEST, named
+from revenant.store import Store, open_fars
+
+FOLLOW_PAUSE_S = 0.2
+TEXT_SIZE_MAX = 512
+FNV_BASIS, FNV_PRIME = 2166136261, 16777619
+
+
+class Kind(IntEnum):
+    """`enum trace_kind`."""
+
+    NONE = 0
+    NOTICE = 1
+    RESUME = 2
+    FREEZE = 3
+    COMMIT = 4
+    DURABLE = 5
+    COMMIT_AGAIN = 6
+    NEAR_FULL = 7
+    PAGE_IN = 8
+    PAGE_ABSENT = 9
+    IO_ERROR = 10
+    SPAWN = 11
+    EXIT = 12
+    FAULT = 13
+    THROTTLE = 14
+    ALL_DIRTY = 15
+    INTERRUPT = 16
+    INPUT_LOST = 17
+
+
+WORDS = {
+    Kind.FREEZE: "generation {a}, {b} pages dirty",
+    Kind.COMMIT: "generation {a}, {b} pages, after a pause of {small} cycles",
+    Kind.DURABLE: "generation {a}, {b} pages, {small} us after the freeze",
+    Kind.COMMIT_AGAIN: "generation {a} could not be finished and is written anew",
+    Kind.NEAR_FULL: "generation {a} waits for room",
+    Kind.PAGE_IN: "{a:#x} of space {b} from {store}",
+    Kind.PAGE_ABSENT: "{a:#x} of space {b}: no store gives it (error {small})",
+    Kind.IO_ERROR: "{store}, sector {a}, {operation}",
+    Kind.SPAWN: "process {small}, parent {a}",
+    Kind.EXIT: "process {small}, status {signed}",
+    Kind.FAULT: "vector {small} at {a:#x}, address {b:#x}",
+    Kind.THROTTLE: "space {b} waits for near, {a} pages dirty",
+    Kind.ALL_DIRTY: "{a} pages dirty, {b} frames free",
+    Kind.INTERRUPT: "vector {small}, spurious or without a handler",
+    Kind.INPUT_LOST: "{a} bytes, room for {b}",
+    Kind.RESUME: "generation {a} goes on, start {b} of this machine, {reason}",
+}
+OPERATIONS = ("read", "write", "flush")  # enum store_op
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event with its times."""
+
+    life: int
+    mono_ns: int
+    wall_ns: int
+    kind: int
+    text: str
+    words: tuple[int, int, int]
+
+    @property
+    def name(self) -> str:
+        """Its kind's name, or the number of a newer kernel."""
+        return Kind(self.kind).name.lower().replace("_", " ") if self.kind in tuple(Kind) else str(self.kind)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "life": self.life,
+            "time": when(self.wall_ns),
+            "mono_ns": self.mono_ns,
+            "event": self.name,
+            "words": self.words,
+            "what": self.text,
+        }
+
+    @property
+    def line(self) -> str:
+        """For people: which life, its wall clock, machine time in seconds."""
+        return f"{self.life:4}  {when(self.wall_ns)[11:23]}  {self.mono_ns / 1e9:13.6f}  {self.name:12}  {self.text}"
+
+
+class Texts:
+    """The constant texts of a kernel, by address."""
+
+    def __init__(self, kernel: bytes) -> None:
+        try:
+            segments: Any = ELFFile(io.BytesIO(kernel)).iter_segments("PT_LOAD")
+            self.segments = [(int(segment["p_vaddr"]), bytes(segment.data())) for segment in segments]
+        except ELFError:
+            self.segments = []
+
+    def at(self, address: int, text_hash: int) -> str:
+        """The text at an address, if it has that FNV-1a hash; else says that it is not known."""
+        for start, data in self.segments:
+            if start <= address < start + len(data):
+                text = data[address - start : address - start + TEXT_SIZE_MAX].split(b"\0")[0]
+                if fnv(text) == text_hash:
+                    return text.decode(errors="replace")
+        return f"(a text at {address:#x} of another kernel)"
+
+
+def fnv(text: bytes) -> int:
+    """FNV-1a, 32 bits."""
+    value = FNV_BASIS
+    for byte in text:
+        value = (value ^ byte) * FNV_PRIME & 0xFFFFFFFF
+    return value
+
+
+def describe(event: TraceEvent, texts: Texts) -> str:
+    """An event's words as a sentence."""
+    if event.kind == Kind.NOTICE:
+        return texts.at(event.a, event.small)
+    template = WORDS.get(Kind(event.kind)) if event.kind in tuple(Kind) else None
+    if template is None:
+        return f"{event.small} {event.a:#x} {event.b:#x}"
+    return template.format(
+        small=event.small,
+        a=event.a,
+        b=event.b,
+        signed=event.a - (event.a >> 63 << 64),
+        store="near" if event.small == 0 else f"far{event.small}",
+        operation=OPERATIONS[event.b] if event.b < len(OPERATIONS) else event.b,
+        reason=ResumeReason(event.small).name.lower() if event.small in tuple(ResumeReason) else event.small,
+    )
+
+
+def trace_pages(store: Store, generation: int) -> list[TracePage]:
+    """The pages that a generation holds, oldest first; StoreError where one counts more events than it has."""
+    tree = store.tree_at(generation)
+    pages = []
+    for index in range(RECORD_TRACE_PAGE_COUNT):
+        page = TracePage.unpack(store.page(tree, SPACE_RECORDS, RECORD_TRACE_PAGE + index))
+        if page.event_count > TRACE_EVENTS_PER_PAGE:
+            raise store.fault(f"a trace page counts {page.event_count} events, {TRACE_EVENTS_PER_PAGE} fit")
+        if page.number:
+            pages.append(page)
+    return sorted(pages, key=lambda page: page.number)
+
+
+def events_of(store: Store, generation: int) -> Iterator[Event]:
+    """What a generation knows of the time before its freeze, oldest first."""
+    texts = Texts(store.kernel())
+    for page in trace_pages(store, generation):
+        if page.lost_count:
+            yield Event(page.resume_count, page.base_mono_ns, page.base_wall_ns, Kind.NONE,
+                        f"{page.lost_count} events came too fast and are lost", (page.lost_count, 0, 0))  # fmt: skip
+        for event in page.event[: page.event_count]:
+            yield Event(
+                page.resume_count,
+                page.base_mono_ns + event.time_ns,
+                page.base_wall_ns + event.time_ns,
+                event.kind,
+                describe(event, texts),
+                (event.small, event.a, event.b),
+            )
+
+
+# --- the command ---
+
+
+def trace(
+    image: Image,
+    at: Annotated[str, typer.Option(help="A retained generation or a tag.")] = NEWEST,
+    last: Annotated[int, typer.Option(help="How many events; 0: all that are left.", min=0)] = 64,
+    follow: Annotated[bool, typer.Option("--follow", help="Show what comes, while the machine runs.")] = False,
+    far: Far = None,
+    as_json: Json = False,
+) -> None:
+    """What the kernel did, up to the newest generation: also what happened before the power went."""
+    with Store(image, open_fars(far or [])) as store:
+        record = named(store, at)
+        events = list(events_of(store, record.generation))
+    if not events:
+        say(f"revenant: {image}: generation {record.generation} has no trace: an older kernel made it")
+    shown = events[-last if last else 0 :]
+    if as_json:
+        print(json.dumps([event.row for event in shown]))
+    else:
+        print("life  time (UTC)    machine s      event         what", *(event.line for event in shown), sep="\n")
+        say(f"revenant: what came after the freeze of generation {record.generation} is not in it")
+    if follow:
+        show_new(image, events[-1] if events else None)
+
+
+def show_new(image: Image, newest: Event | None) -> None:
+    """Prints events as generations become durable, until interrupted; what changed while it was read is read again."""
+    while True:
+        time.sleep(FOLLOW_PAUSE_S)
+        try:
+            with Store(image) as store:
+                events = list(events_of(store, store.root.generation))
+        except StoreError:
+            continue
+        before = (newest.life, newest.mono_ns) if newest else (0, 0)
+        fresh = [event for event in events if (event.life, event.mono_ns) > before]
+        for event in fresh:
+            print(event.line, flush=True)
+        newest = fresh[-1] if fresh else newest
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(trace)
