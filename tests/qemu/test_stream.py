@@ -141,7 +141,7 @@ def test_a_start_is_few_requests(machine: Start, serve: Serve, published: Publis
         root = store.root
         assert root.kernel.block + -(-root.kernel_size // 4096) < BEHIND_RING_BLOCK + BEHIND_RING_COUNT
     packed = set(range(root.tree.block, root.tree.block + root.packed_count))
-    far = serve(published.path, delay_ms=100)
+    far = serve(published.path, delay_ms=400)  # longer than what is asked together may take to be asked
     now = machine(blank, fars=[far.uri], trust=published.trust, fill=False)
     now.send(b"6*7\r")
     now.expect_exact(b"42\r\n>>> ")
