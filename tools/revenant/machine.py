@@ -430,7 +430,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 class Relay(threading.Thread):
-    """Copies a pipe to a stream, whole lines at once, and remembers how it began and ended: what QEMU and kernel say."""
+    """Copies a pipe to a stream in whole lines and remembers how it began and ended: what QEMU and the kernel say."""
 
     HEAD_SIZE = 1 << 20
     TAIL_SIZE = 8192
