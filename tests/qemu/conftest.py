@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import pexpect.fdpexpect
 import pytest
 from revenant import genesis, nbd
-from revenant.machine import die_with_parent
+from revenant.pytest_plugin import FarStore
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -90,41 +89,8 @@ def keep(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
         yield start
 
 
-@dataclass
-class FarServer:
-    """nbdkit serving one image on a socket; its log says what was read."""
-
-    config: nbd.ServerConfig
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def uri(self) -> str:
-        """For --far."""
-        return self.config.uri
-
-    def start(self) -> None:
-        """Serve; returns when clients can connect."""
-        assert self.config.unix is not None and self.config.log is not None
-        self.config.unix.unlink(missing_ok=True)
-        self.config.log.write_text("")
-        command = nbd.command_line(self.config)
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
-        end = time.monotonic() + 20
-        while not nbd.answers(self.uri):
-            assert self.process.poll() is None and time.monotonic() < end, "nbdkit does not serve"
-
-    def stop(self) -> None:
-        """kill -9."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def reads(self) -> list[tuple[int, int]]:
-        """(offset, size) of every read so far."""
-        assert self.config.log is not None
-        pattern = r" Read id=\d+ offset=(0x[0-9a-f]+) count=(0x[0-9a-f]+)"
-        return [(int(a, 16), int(b, 16)) for a, b in re.findall(pattern, self.config.log.read_text())]
+class FarServer(FarStore):
+    """A far store whose requests are counted."""
 
     def depths(self) -> list[int]:
         """Of every read: the round trips that it may have waited for, its own included; by what was answered before."""
@@ -162,7 +128,7 @@ class FarServer:
 
     def forget(self) -> None:
         """Begin to count anew, as a new server."""
-        self.stop()
+        self.kill()
         self.start()
 
 
@@ -181,4 +147,4 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., FarServer]]:
 
     yield start
     for server in servers:
-        server.stop()
+        server.kill()

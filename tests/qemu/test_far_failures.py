@@ -58,7 +58,7 @@ def test_four_fail_and_the_fifth_serves_and_then_none(
     assert now.command_at_prompt(READ.format(0, 50)) == str(total(0, 50))
     switch.touch()
     os.truncate(cut_short, 100 * 4096)
-    killed.stop()
+    killed.kill()
     stopped.process.send_signal(signal.SIGSTOP)
     assert now.command_at_prompt(READ.format(500, 700)) == str(total(500, 700))
     for number, why in enumerate(("a read failed", "a read failed", "a read failed", "does not answer in time"), 1):

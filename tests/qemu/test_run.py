@@ -124,7 +124,7 @@ def test_last_screen_is_redrawn(image: Path, tmp_path: Path) -> None:
     os.kill(int(pidfile.read_text()), signal.SIGKILL)
     child.expect(pexpect.EOF)
     child = pexpect.spawn(sys.executable, words, timeout=TIMEOUT_S, dimensions=(24, 80))
-    child.expect(rb"generation \d+, saved [^,]*, goes on\r\n")
+    child.expect(rb"found generation \d+, saved [^,]*\r\n")
     child.expect(rb"line 59\r+\n>>> ")
     seen = re.sub(rb"\[ *\d+\.\d{6}\] .*?\r\n", b"", child.before + child.after)  # the kernel's voice, in between
     shown = [int(number) for number in re.findall(rb"line (\d+)\r", seen)]

@@ -205,7 +205,7 @@ def test_idle_time_makes_near_complete(machine: Start, serve: Serve, published: 
     touch(now, 0, BALLAST_MIB * 256)
     assert far.reads() == []
     now.kill()
-    far.stop()
+    far.kill()
     with Store(blank) as store:
         assert check_store(store).blocks_absent == 0
     now = machine(blank)
@@ -230,7 +230,7 @@ def test_the_fill_keeps_the_queue_short(machine: Start, serve: Serve, published:
         now.kill()
         sums = far.bytes_under_way()
         under_way[link] = max(sums[len(sums) // 2 :])
-        far.stop()
+        far.kill()
     print(under_way)
     assert under_way["slow"] <= 128 << 10
     assert under_way["long"] >= 256 << 10
@@ -276,7 +276,7 @@ def test_far_dies_and_comes_back(machine: Start, serve: Serve, published: Publis
     touch(now, 0, 20)
     for page in (980, 1040):  # the node of one of these is that of page 1010, which no neighbour brings
         touch(now, page, 1)
-    far.stop()
+    far.kill()
     touch(now, 0, 20)  # what is near is near
     assert now.command_at_prompt("1 + 1") == "2"
     now.send(b"print('sum', sum(ballast[i] for i in range(1010 * 4096, 1110 * 4096, 4096)))\r")

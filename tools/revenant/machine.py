@@ -430,7 +430,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 class Relay(threading.Thread):
-    """Copies a pipe to a stream and remembers how it began and ended: QEMU's stderr and the kernel's voice."""
+    """Copies a pipe to a stream in whole lines and remembers how it began and ended: what QEMU and the kernel say."""
 
     HEAD_SIZE = 1 << 20
     TAIL_SIZE = 8192
@@ -443,9 +443,15 @@ class Relay(threading.Thread):
 
     def run(self) -> None:
         """Until all writers are gone."""
+        begun = b""
         while data := os.read(self.fd, 65536):
             self.head += data[: self.HEAD_SIZE - len(self.head)]
             self.tail = (self.tail + data)[-self.TAIL_SIZE :]
-            if self.to is not None:
-                self.to.write(data)
-                self.to.flush()
+            lines, end, begun = (begun + data).rpartition(b"\n")
+            self._show(lines + end)
+        self._show(begun)
+
+    def _show(self, data: bytes) -> None:
+        if self.to is not None and data:
+            self.to.write(data)
+            self.to.flush()

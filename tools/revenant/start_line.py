@@ -41,8 +41,8 @@ def found_line(near: Path, fars: Sequence[str], blank: bool) -> str:
     if blank:
         return f"{near}: blank, starts from {fars[0]}"
     with Store(near) as store:
-        generation = store.root.generation
-        text = f"{near}: generation {generation}, saved {age_text(time.time() - store.root.wall_ns / 1e9)}, goes on"
+        age = age_text(time.time() - store.root.wall_ns / 1e9)
+        text = f"{near}: found generation {store.root.generation}, saved {age}"
         if not store.table:
             return text
         if store.root.flags & 1:

@@ -1,0 +1,208 @@
+"""Fixtures for tests of programs that must not die: `machine`, `far_store`, `image` (PYTEST.md has an example).
+
+Promise: whatever a test does, its machines and servers end with it; a failed one shows the console, what the kernel
+said, and QEMU's command line, addresses with names and lines. Images lie in the test's own folder. Loaded by: pytest,
+by the entry point `revenant`; our own suite uses it, too.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from revenant import genesis, nbd
+from revenant.machine import Machine, die_with_parent
+from revenant.publish import publish_image
+from revenant.qemu import MachineConfig
+from revenant.script import output_of, wait_for_prompt
+from revenant.store import Store
+
+IMAGE_SIZE = 64 << 20
+START_TIMEOUT_S = 60
+SERVER_TIMEOUT_S = 20
+
+
+@dataclass
+class FarStore:
+    """nbdkit serving one image on a socket; its log says what was read."""
+
+    config: nbd.ServerConfig
+    root_hash: str = ""
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        """For --far."""
+        return self.config.uri
+
+    def start(self) -> None:
+        """Serve; returns when clients can connect. After `kill`, the same place again."""
+        assert self.config.unix is not None and self.config.log is not None
+        self.config.unix.unlink(missing_ok=True)
+        self.config.log.write_text("")
+        command = nbd.command_line(self.config)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
+        end = time.monotonic() + SERVER_TIMEOUT_S
+        while not nbd.answers(self.uri):
+            assert self.process.poll() is None and time.monotonic() < end, "nbdkit does not serve"
+
+    def kill(self) -> None:
+        """kill -9: nobody answers there any more."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def reads(self) -> list[tuple[int, int]]:
+        """(offset, size) of every read so far."""
+        assert self.config.log is not None
+        pattern = r" Read id=\d+ offset=(0x[0-9a-f]+) count=(0x[0-9a-f]+)"
+        return [(int(a, 16), int(b, 16)) for a, b in re.findall(pattern, self.config.log.read_text())]
+
+
+@dataclass
+class MachineUnderTest:
+    """One image and the machine on it, which starts when it is first needed. `far` is what it streams from, if any.
+
+    Called like a function, it starts a machine of other options or on another image, and returns that.
+    """
+
+    image: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    far: FarStore | None = None
+    started: list[Machine] = field(default_factory=list)
+    current: Machine | None = None
+    at_prompt: bool = False
+
+    def __call__(self, near: Path | None = None, timeout_s: float = START_TIMEOUT_S, **options: Any) -> Machine:
+        own = self.options if near is None else {}
+        machine = Machine(MachineConfig(near or self.image, **own | options), timeout_s)
+        machine.start()
+        self.started.append(machine)
+        return machine
+
+    @property
+    def running(self) -> Machine:
+        """The machine itself: `qmp`, `voice`, `console` and more."""
+        if self.current is None:
+            self.current = self()
+        return self.current
+
+    def send(self, text: str) -> None:
+        """Type."""
+        self.at_prompt = False
+        self.running.send(text.encode())
+
+    def expect(self, pattern: str, timeout_s: float = START_TIMEOUT_S) -> str:
+        """Wait for a regular expression on the console; what came before it."""
+        return self.running.expect(pattern.encode(), timeout_s).decode(errors="replace")
+
+    def python(self, source: str, timeout_s: float = START_TIMEOUT_S) -> str:
+        """Run source at the prompt, interrupting what runs; what it printed. MachineError: it raised an exception."""
+        if not self.at_prompt:
+            wait_for_prompt(self.running)
+        self.at_prompt = True
+        printed = output_of(self.running, source, timeout_s, "the test's program")
+        return printed.decode(errors="replace").replace("\r\n", "\n")
+
+    def power_cut(self) -> None:
+        """kill -9 of the machine, in the middle of whatever it does."""
+        self.running.kill()
+        self.current, self.at_prompt = None, False
+
+    def resume(self, **options: Any) -> Self:
+        """Start it again, with other options if any are given (fields of revenant.qemu.MachineConfig)."""
+        assert self.current is None, "it runs: cut its power first"
+        self.options |= options
+        self.current = self()
+        return self
+
+    def end(self) -> None:
+        """End all that were started."""
+        for machine in self.started:
+            machine.kill()
+
+
+@pytest.fixture(scope="session")
+def build_files() -> genesis.BuildFiles:
+    """What `make build` made, in $REVENANT_BUILD or the checkout's build folder; a test that needs it fails without."""
+    files = genesis.BuildFiles.locate()
+    for path in (files.kernel, files.userland, files.boot_record, files.loader):
+        assert path.is_file(), f"{path} is missing: run `make build`"
+    return files
+
+
+@pytest.fixture
+def image(build_files: genesis.BuildFiles, tmp_path: Path) -> Path:
+    """A fresh image of 64 MiB in generation 1."""
+    path = tmp_path / "near.img"
+    genesis.create_image(path, build_files, IMAGE_SIZE)
+    return path
+
+
+@pytest.fixture
+def far_store(image: Path, tmp_path: Path) -> Iterator[FarStore]:
+    """`image`, published and served by NBD; a test that asks for it has a `machine` that starts from a blank disk."""
+    published = tmp_path / "published.img"
+    with Store(image) as store:
+        root = publish_image(store, published, None)
+    config = nbd.ServerConfig(published, unix=tmp_path / "published.sock", log=tmp_path / "published.log")
+    server = FarStore(config, root.hash.hex())
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def machine(image: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MachineUnderTest]:
+    """A machine on `image`, or on a blank disk where the test has a `far_store`; it ends with the test."""
+    subject = MachineUnderTest(image)
+    if "far_store" in request.fixturenames:
+        far: FarStore = request.getfixturevalue("far_store")
+        blank = tmp_path / "blank.img"
+        with blank.open("xb") as file:
+            file.truncate(IMAGE_SIZE)
+        subject = MachineUnderTest(blank, {"fars": (far.uri,), "trust": far.root_hash}, far)
+    yield subject
+    subject.end()
+
+
+@pytest.fixture
+def run_revenant() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command, behind `prefix`; returns its result, status unchecked, shown if the test fails."""
+
+    def run(*words: object, prefix: Sequence[str] = (), **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [*prefix, sys.executable, "-m", "revenant", *map(str, words)]
+        options.setdefault("timeout", 120)
+        print("$", shlex.join(command))
+        result = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        print(f"{result.stdout[-4000:]}\n{result.stderr[-8000:]}\nexit status {result.returncode}")
+        return result
+
+    return run
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Add the report of every machine that a failed test had."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.when != "call" or not report.failed:
+        return
+    for machine in Machine.started:
+        report.sections.append((f"machine {machine.config.near}", machine.report()))
+
+
+@pytest.fixture(autouse=True)
+def forget_machines() -> None:
+    """Reports show the machines of their own test only."""
+    Machine.started.clear()
