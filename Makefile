@@ -56,10 +56,13 @@ mutate: build ## Each safeguard of the kernel left out alone: the tests must fai
 	nice $(REVENANT) crashtest --mutate
 
 UPSTREAM := $(VENV)/bin/python tests/upstream/run.py $(BUILD)/src/micropython --image $(BUILD)/conformance.img
-conformance: build ## MicroPython's own tests, all directories: undisturbed, then with kill -9 after and within them
+MPY_CROSS := $(BUILD)/userland/mpy-cross/mpy-cross
+conformance: build ## MicroPython's own tests: undisturbed, as machine code, its other runners, with kill -9 after and within
 	rm -f $(BUILD)/conformance.img
 	$(REVENANT) create $(BUILD)/conformance.img
 	$(UPSTREAM) --results $(BUILD)/upstream
+	$(UPSTREAM) --results $(BUILD)/upstream-native --native $(MPY_CROSS)
+	$(subst run.py,others.py,$(UPSTREAM)) --results $(BUILD)/upstream-others --mpy-cross $(MPY_CROSS)
 	$(UPSTREAM) --results $(BUILD)/upstream-killed --kill $(SEED)
 
 bench: build ## The figures of the README

@@ -7,6 +7,8 @@
  * nor by more than half of the disk's free space: a program that runs away gets a MemoryError, not a full disk.
  * Called by: py/gc.c, main.c, modrevenant.c.
  */
+#include <string.h>
+
 #include "py/gc.h"
 #include "py/mphal.h"
 #include "py/misc.h"
@@ -95,14 +97,22 @@ void port_heap_init(void) {
     gc_init((void *)LAYOUT_HEAP_START, (void *)(LAYOUT_HEAP_START + HEAP_FIRST_SIZE));
 }
 
-/* Blocks in use: entries of two bits in the allocation table that are not 0. */
+/* Of 32 entries of two bits in an allocation table: how many are not 0. Without a call, for it is done after each collection. */
+static unsigned int entries_used_count(uint64_t entries) {
+    uint64_t used = (entries | entries >> 1) & 0x5555555555555555ull;
+    used = (used & 0x3333333333333333ull) + (used >> 2 & 0x3333333333333333ull);
+    used = (used + (used >> 4)) & 0x0f0f0f0f0f0f0f0full;
+    return used * 0x0101010101010101ull >> 56;
+}
+
 static size_t area_used_count(const mp_state_mem_area_t *area) {
-    size_t count = 0;
-    for (size_t i = 0; i <= area->gc_last_used_block / 4 && i < area->gc_alloc_table_byte_len; i += sizeof(uint64_t)) {
-        uint64_t entries = 0;
-        size_t size = area->gc_alloc_table_byte_len - i;
-        __builtin_memcpy(&entries, area->gc_alloc_table_start + i, size < sizeof entries ? size : sizeof entries);
-        count += __builtin_popcountll((entries | entries >> 1) & 0x5555555555555555ull);
+    size_t count = 0, i = 0, end = MIN(area->gc_last_used_block / 4 + 1, area->gc_alloc_table_byte_len);
+    for (uint64_t entries; i + sizeof entries <= end; i += sizeof entries) {
+        memcpy(&entries, area->gc_alloc_table_start + i, sizeof entries);
+        count += entries_used_count(entries);
+    }
+    for (; i < end; i++) {
+        count += entries_used_count(area->gc_alloc_table_start[i]);
     }
     return count;
 }

@@ -24,7 +24,7 @@ INC += -I. -I.. -I$(TOP) -I$(BUILD) -I../kernel
 
 CFLAGS += $(INC) -nostdinc -isystem include -isystem $(shell $(CC) -print-file-name=include)
 CFLAGS += -std=gnu99 -O2 -g -DNDEBUG -Wall -Wextra -Werror -Wno-unused-parameter
-CFLAGS += -ffreestanding -fno-pic -fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none
+CFLAGS += -ffreestanding -fbuiltin -fno-builtin-sin -fno-builtin-cos -fno-math-errno -fno-pic -fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none
 # toolchain/as says why: no SETcc into memory.
 CFLAGS += -B$(CURDIR)/toolchain/ -ffixed-xmm15
 CFLAGS += -ffunction-sections -fdata-sections
@@ -59,7 +59,7 @@ QSTR_GLOBAL_DEPENDENCIES += modmachine.c modos.c modtime.c
 
 OBJ = $(PY_O)
 OBJ += $(addprefix $(BUILD)/, $(SRC_C:.c=.o) $(SRC_SHARED_C:.c=.o))
-OBJ += $(addprefix $(BUILD)/, $(SRC_LIB_LIBM_DBL_C:.c=.o) $(SRC_LIB_LIBM_DBL_SQRT_SW_C:.c=.o))
+OBJ += $(addprefix $(BUILD)/, $(SRC_LIB_LIBM_DBL_C:.c=.o)) # but for sqrt, which the CPU has
 
 # A loop that copies bytes must not become a call of the function that it is the body of.
 $(BUILD)/libc.o: CFLAGS += -fno-tree-loop-distribute-patterns -fno-builtin

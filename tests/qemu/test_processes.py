@@ -90,6 +90,20 @@ def test_status_arguments_and_last_words(python: Guest) -> None:
     assert python.answer(code, name="arguments", args=(1, [2.5, b"x"], {"a": None})) == (0, "")
 
 
+def test_atexit(python: Guest) -> None:
+    """Run at the end of a process, whatever ends it, and at a soft reset; only once, and it may fail."""
+    say = "sys.atexit(lambda: revenant.send(revenant.parent_id(), 'left'))\n"
+    for end, status in (("pass", 0), ("sys.exit(4)", 4), ("1 / 0", 1)):
+        assert python.answer(say + end)[0] == status and python("receive(0)[1]") == "left"
+    assert python.answer("sys.atexit(lambda: 1 / 0)") == (0, "")
+    python.machine.command_at_prompt("sys.atexit(lambda: print('left'))")
+    python.machine.send(b"\x04")
+    python.machine.expect_exact(b"left\r\nMPY: soft reboot\r\n")
+    wait_for_prompt(python.machine)
+    python.machine.send(b"\x04")
+    assert b"left" not in python.machine.expect_exact(b"MPY: soft reboot\r\n")
+
+
 def test_what_spawn_refuses(python: Guest) -> None:
     assert python("answer('x = ' + repr('y' * 60000))") == (0, None)
     assert python("error_of(spawn, ' ' * 70000)") == "ValueError"

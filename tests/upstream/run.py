@@ -5,8 +5,8 @@
 
 SOURCE is the build's MicroPython source (BUILD/src/micropython), with upstream's runner as it is. IMAGE is started
 and kept running (`revenant run --console pty --keep`), so that --kill may end its QEMU after every test and in the
-middle of some: the output must be as if nothing had been. The tests of skips.toml are left out. A first, generated
-test bounds the heap and writes the files that others need.
+middle of some: the output must be as if nothing had been. What is not run is in skips.toml: a test that skips itself
+and is not there fails. A first, generated test bounds the heap and writes the files that others need.
 Exit: 0 all passed, 1 some failed, 2 the suite could not run. Called by: test_suite.py, `make conformance`.
 """
 
@@ -44,10 +44,10 @@ def put(name, data):
     parts = name.split("/")[:-1]
     for i in range(len(parts)):
         try:
-            os.mkdir("/".join(parts[:i + 1]))
+            os.mkdir("/" + "/".join(parts[:i + 1]))
         except OSError:
             pass
-    with open(name, "wb") as f:
+    with open("/" + name, "wb") as f:
         f.write(data)
 """
 
@@ -81,10 +81,21 @@ class Outcome:
         return "\n".join("{:>12}  {:>6}  {:>6}  {:>8}  {:>15}".format(*row) for row in rows)
 
 
-def load_skips(path: Path = SKIPS) -> dict[str, str]:
-    """Pattern -> reason, from skips.toml."""
-    table = tomllib.loads(path.read_text(encoding="utf-8"))["skip"]
-    return {str(pattern): str(reason) for pattern, reason in table.items()}
+def load_skips(*tables: str) -> dict[str, str]:
+    """Pattern -> reason, from these tables of skips.toml."""
+    all_tables = tomllib.loads(SKIPS.read_text(encoding="utf-8"))
+    return {str(pattern): str(reason) for table in tables for pattern, reason in all_tables[table].items()}
+
+
+def reason_of(name: str, skips: dict[str, str]) -> str | None:
+    """Why this test is not run."""
+    return next((why for pattern, why in skips.items() if fnmatch.fnmatch(name, pattern)), None)
+
+
+def unknown_folders(tests: Path) -> set[str]:
+    """Those with tests that are neither run nor listed in skips.toml."""
+    folders = {path.name for path in tests.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+    return folders - {*FOLDERS, *load_skips("folder")}
 
 
 def select_tests(
@@ -98,7 +109,7 @@ def select_tests(
         if not names:
             raise SuiteError(f"no tests in {tests / folder}")
         for name in names:
-            reason = next((why for pattern, why in skips.items() if fnmatch.fnmatch(name, pattern)), None)
+            reason = reason_of(name, skips)
             if reason is None:
                 chosen.append(name)
             else:
@@ -251,7 +262,9 @@ def run_suite(
         raise SuiteError(f"{source} has no tests/run-tests.py")
     results = results.resolve()
     results.mkdir(parents=True, exist_ok=True)
-    files, left_out = select_tests(tests, folders, load_skips())
+    kinds = ("", "_native") if mpy_cross else ("",)
+    files, left_out = select_tests(tests, folders, load_skips(*(f"skip{kind}" for kind in kinds)))
+    may_skip = load_skips(*(f"skips_itself{kind}" for kind in kinds))
     with tempfile.TemporaryDirectory(dir=results) as scratch:
         files.insert(0, write_prepare_test(tests, Path(scratch)))
         killer = Killer(target.keeper_pid, results / "run-tests.log", seed) if target.keeper_pid else None
@@ -264,6 +277,7 @@ def run_suite(
                 killer.over.set()
                 killer.join()
         passed, failed, skipped = read_results(results, files)
+    failed += [name for name in skipped if reason_of(name, may_skip) is None]
     kills = (killer.kill_count, killer.middle_count) if killer else (0, 0)
     return Outcome(tuple(passed), tuple(failed), left_out, tuple(skipped), results, *kills)
 
@@ -305,7 +319,8 @@ def show(outcome: Outcome, as_json: bool) -> None:
         print(json.dumps({**asdict(outcome), "results": str(outcome.results)}))
         return
     for name in outcome.failed:
-        print(f"FAIL {name}: see {outcome.results}")
+        unlisted = name in outcome.skipped_by_themselves
+        print(f"FAIL {name}: {'skips itself: why? skips.toml' if unlisted else f'see {outcome.results}'}")
     print(outcome.table())
     if outcome.kill_count:
         print(f"{outcome.kill_count} times kill -9, {outcome.middle_count} of them in the middle of a test")

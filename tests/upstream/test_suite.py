@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run import FOLDERS, Outcome, kept_machine, run_suite
+from others import benchmarks, build_modules, native_modules
+from run import FOLDERS, Outcome, kept_machine, run_suite, unknown_folders
 
 ALWAYS = ("basics", "float")
 KILLED = ("misc", "unicode")
@@ -37,6 +38,33 @@ def test_folder(folder: str, image: Path, build: Path, tmp_path: Path) -> None:
     with kept_machine(image, killable=False) as target:
         source = build / "src/micropython"
         require_all(run_suite(source, target, tmp_path / "results", (folder,), timeout_s=240))
+
+
+def test_all_folders_are_run_or_listed(build: Path) -> None:
+    assert not unknown_folders(build / "src/micropython/tests")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", sorted({*FOLDERS} - {"io", "import"}))
+def test_folder_as_machine_code(folder: str, image: Path, build: Path, tmp_path: Path) -> None:
+    """Every test compiled by the native emitter."""
+    with kept_machine(image, killable=False) as target:
+        source, mpy_cross = build / "src/micropython", build / "userland/mpy-cross/mpy-cross"
+        require_all(
+            run_suite(source, target, tmp_path / "results", (folder,), mpy_cross=mpy_cross, timeout_s=500)
+        )
+
+
+@pytest.mark.slow
+def test_other_runners(image: Path, build: Path, tmp_path: Path) -> None:
+    """Modules of machine code made outside; the benchmarks' results."""
+    source = (build / "src/micropython").resolve()
+    build_modules(source, build / "userland/mpy-cross/mpy-cross", tmp_path)
+    for runner in (native_modules, benchmarks):
+        with kept_machine(image, killable=False) as target:
+            report = runner(source, target, tmp_path)
+        print(report.verdicts)
+        assert not report.failed
 
 
 def test_killed_after_every_test(image: Path, build: Path, tmp_path: Path, rng: random.Random) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from revenant.bench.common import Row, workshop
+from revenant.bench.python import bench_python
 from revenant.bench.snapshot import bench_snapshot
 from revenant.bench.start import bench_resume, bench_start
 from revenant.bench.stream import bench_stream
@@ -22,6 +23,7 @@ RUN_COUNT = 10
 
 BENCHMARKS: Mapping[str, Any] = {
     "start": bench_start, "resume": bench_resume, "snapshot": bench_snapshot, "stream": bench_stream,
+    "python": bench_python,
 }  # fmt: skip
 
 
@@ -30,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def bench(
-        names: list[str] = typer.Argument(None, help="start, resume, snapshot, stream; all when none is given"),
+        names: list[str] = typer.Argument(None, help="start, resume, snapshot, stream, python; all when none is given"),
         runs: int = typer.Option(RUN_COUNT, help="how often a start is timed"),
         quick: bool = typer.Option(False, "--quick", help="stream: a small image over one link, once"),
         as_json: bool = typer.Option(False, "--json", help="one list of rows"),
