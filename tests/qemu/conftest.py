@@ -133,13 +133,13 @@ class FarServer(FarStore):
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., FarServer]]:
+def serve(tmp_path: Path, socket_folder: Path) -> Iterator[Callable[..., FarServer]]:
     """Serves images until the test ends."""
     servers: list[FarServer] = []
 
     def start(image: Path, **fields: Any) -> FarServer:
         name = f"far{len(servers)}"
-        config = nbd.ServerConfig(image, unix=tmp_path / f"{name}.sock", log=tmp_path / f"{name}.log")
+        config = nbd.ServerConfig(image, unix=socket_folder / f"{name}.sock", log=tmp_path / f"{name}.log")
         server = FarServer(replace(config, **fields))
         servers.append(server)
         server.start()

@@ -20,7 +20,7 @@ from typing import Any, Self
 import pytest
 
 from revenant import genesis, nbd
-from revenant.machine import Machine, die_with_parent
+from revenant.machine import Machine, die_with_parent, temporary_folder
 from revenant.publish import publish_image
 from revenant.qemu import MachineConfig
 from revenant.script import output_of, wait_for_prompt
@@ -150,12 +150,19 @@ def image(build_files: genesis.BuildFiles, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def far_store(image: Path, tmp_path: Path) -> Iterator[FarStore]:
+def socket_folder() -> Iterator[Path]:
+    """For Unix sockets, whose paths have at most 107 bytes: a test's own folder may be too deep."""
+    with temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def far_store(image: Path, tmp_path: Path, socket_folder: Path) -> Iterator[FarStore]:
     """`image`, published and served by NBD; a test that asks for it has a `machine` that starts from a blank disk."""
     published = tmp_path / "published.img"
     with Store(image) as store:
         root = publish_image(store, published, None)
-    config = nbd.ServerConfig(published, unix=tmp_path / "published.sock", log=tmp_path / "published.log")
+    config = nbd.ServerConfig(published, unix=socket_folder / "published.sock", log=tmp_path / "published.log")
     server = FarStore(config, root.hash.hex())
     server.start()
     yield server
