@@ -7,9 +7,16 @@
 #include "lib/lib.h"
 #include "pager/internal.h"
 
-enum { EVICT_BATCH = 32 };
+enum { EVICT_BATCH = 32, TURNOVER_S = 8 };
+#define WINDOW_NS 1000000000ull
+#define SHORT_NS (10 * WINDOW_NS) /* so long after it was last seen, memory counts as short: then it is tried without */
 
 const char pager_memory_key;
+
+static struct {
+    uint64_t window_ns, dropped_count; /* of the window that began then */
+    uint64_t end_ns;
+} shortage;
 
 static void page_drop(struct frame *frame) {
     list_remove(&frame->link);
@@ -41,7 +48,18 @@ static size_t evict(size_t page_count) {
         page_drop(frame);
         dropped++;
     }
+    shortage.dropped_count += dropped;
     return dropped;
+}
+
+int pager_memory_is_short(uint64_t now) {
+    if (now - shortage.window_ns >= WINDOW_NS) {
+        if (shortage.dropped_count > pager.resident_count / TURNOVER_S)
+            shortage.end_ns = now + SHORT_NS;
+        shortage.window_ns = now;
+        shortage.dropped_count = 0;
+    }
+    return now < shortage.end_ns;
 }
 
 /* Drops a batch of clean pages and nodes. 1: it is worth trying again. A snapshot is asked for long before all is

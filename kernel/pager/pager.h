@@ -90,6 +90,9 @@ int pager_space_end(struct space *space, uint64_t id);
 
 /* Drops clean pages for who may not wait: a commit that has used up its reserve. 1: it is worth trying again. */
 int pager_memory_make(void);
+/* 1: programs need more pages than there is room for, and take them from each other (all of memory within seconds). To be
+ * asked often. */
+int pager_memory_is_short(uint64_t now);
 
 void pager_start_over(void);                /* a program waits for input, the first time: says whether its resume list was good */
 

@@ -27,6 +27,7 @@ struct thread {
     struct space *space;
     const void *wait_key; /* WAITING: woken by proc_wake with this key */
     uint64_t deadline_ns; /* WAITING: woken then at the latest */
+    uint64_t turn_end_ns; /* while memory is short: it may run until then; 0: it has waited for an event since */
     struct list_node link; /* READY: ready list; WAITING: waiting list */
 };
 

@@ -1,19 +1,23 @@
 /*
  * kernel/proc/schedule.c: which thread runs, what is done between, and when the CPU sleeps.
  *
- * Promise: ready threads take turns of QUANTUM_NS; a thread that waits is its registers plus a key; an idle machine
+ * Promise: ready threads take turns of QUANTUM_NS; while memory is short, a few do for TURN_NS, then others, so that each
+ * has its pages long enough to get on; a thread that waits is its registers plus a key; an idle machine
  * halts the CPU. The loaded thread's registers are put into its record only when another is loaded or at a freeze, so
  * that idling dirties nothing. When the last thread has ended, that is saved, the output let out, and the machine ends.
  * Called by: arch (before each return to ring 3), syscall.c, pager's hooks. Context: kernel, interrupts off.
  */
 #include "lib/lib.h"
+#include "mm/frame.h"
 #include "proc/internal.h"
 
 #define QUANTUM_NS 10000000ull
+#define TURN_NS 1000000000ull
 #define SLICE_INTERVAL_NS 500000ull /* between slices of background work while a program runs */
 #define POWER_POLL_NS 10000000ull /* the last byte leaves the UART without an interrupt */
 /* With a reader that takes nothing: the rest is in the record, and shown at the next start. */
 #define POWER_PATIENCE_NS 5000000000ull
+enum { FRAMES_PER_TURN = 1024 }; /* of memory, for each thread that runs while it is short */
 enum { SLICE_BUDGET = 20, IDLE_BUDGET = 64 }; /* steps of the store: about a page each */
 
 const char durable_key;
@@ -56,6 +60,8 @@ void thread_block(const void *key, uint64_t deadline_ns) {
     list_remove(&loaded->link);
     loaded->state = RUNTIME_WAITING;
     loaded->wait_key = key;
+    if (key == NULL || key == &durable_key || key == &console_event_key)
+        loaded->turn_end_ns = 0; /* others wait for pages: their turn goes on */
     loaded->deadline_ns = deadline_ns;
     list_append(&waiting, &loaded->link);
     attention = 1;
@@ -194,12 +200,48 @@ static void power_check(uint64_t now) {
 
 /* --- the scheduler --- */
 
+static unsigned turn_count(const struct list_node *list, uint64_t now) {
+    unsigned count = 0;
+    list_for_each(node, list)
+        count += list_entry(node, struct thread, link)->turn_end_ns > now;
+    return count;
+}
+
+/* The first ready thread whose turn ends, or ended, within [from, to]. */
+static struct thread *first_ready(uint64_t from, uint64_t to) {
+    list_for_each(node, &ready) {
+        struct thread *thread = list_entry(node, struct thread, link);
+        if (thread->turn_end_ns >= from && thread->turn_end_ns <= to)
+            return thread;
+    }
+    return NULL;
+}
+
+/*
+ * Memory is short: more programs at once would only take pages from each other. Who comes from an event is next, then who
+ * has waited longest. NULL: those whose turn it is wait for their pages.
+ */
+static struct thread *thread_on_turn(uint64_t now) {
+    uint64_t most = frame_count_total() / FRAMES_PER_TURN;
+    if (turn_count(&ready, now) + turn_count(&waiting, now) < (most > 2 ? most : 2)) {
+        struct thread *next = first_ready(0, 0);
+        if (next == NULL)
+            next = first_ready(0, now);
+        if (next != NULL)
+            next->turn_end_ns = now + TURN_NS;
+    }
+    return first_ready(now + 1, UINT64_MAX);
+}
+
 static struct thread *thread_pick(uint64_t now) {
     if (power_pending || list_empty(&ready))
         return NULL;
     if (loaded != NULL && loaded->state == RUNTIME_READY && now < quantum_end_ns)
         return loaded;
-    struct thread *thread = list_entry(list_pop(&ready), struct thread, link);
+    struct thread *thread = pager_memory_is_short(now) ? thread_on_turn(now) : list_entry(ready.next, struct thread, link);
+    if (thread == NULL)
+        return NULL;
+    list_remove(&thread->link);
     list_append(&ready, &thread->link);
     quantum_end_ns = now + QUANTUM_NS;
     return thread;
@@ -231,6 +273,8 @@ static void schedule(void) {
             arch_idle_poll();
             continue;
         }
+        if (!list_empty(&ready) && now + QUANTUM_NS < sleepers_ns)
+            sleepers_ns = now + QUANTUM_NS; /* a turn may have ended */
         timer_arm(power_pending ? now + POWER_POLL_NS : sleepers_ns);
         uint64_t start = arch_cycles();
         arch_idle();

@@ -23,6 +23,7 @@ COUNTER_ADDRESS = 0x500000
 SPACE_FIRST = 17
 SLOW_DISK = {"driver": "throttle", "throttle-group": "slow"}
 SLOW_DISK_WORDS = ("-object", "throttle-group,id=slow,x-bps-write=4000000")
+EPOCH_PAGE_COUNT = 4000000 // 4096 // 2  # what it takes in half a second
 
 WRITER = f"""
 bits 64
@@ -73,12 +74,15 @@ def test_two_writers_are_slowed_evenly(
     for _ in range(2):  # until the disk's pace is known
         now.command_at_prompt("revenant.commit() > 0")
     before = saved_counts(image, 2)
+    now.command_at_prompt("start = s()")
     for _ in range(3):
         now.command_at_prompt("a = s()")
         now.command_at_prompt("b = s()")
         written, share = eval(now.command_at_prompt("b['commit_pages'] - a['commit_pages'], b['pages_dirty_max']"))
         assert written <= 8 * share + 200, "the prompt waited for more than a few small snapshots"
         assert share < 1024 < 2 * AREA_MIB * 256
+    pages, commits = eval(now.command_at_prompt("[b[name] - start[name] for name in ('commit_pages', 'commits')]"))
+    assert pages <= 1.5 * commits * EPOCH_PAGE_COUNT, "an epoch holds more than near takes in half a second"
     first, second = (b - a for a, b in zip(before, saved_counts(image, 2), strict=True))
     assert first > 500 and 0.8 < first / second < 1.25, (first, second)
     assert "programs write more than near takes: they are slowed to its pace" in now.voice
@@ -132,6 +136,36 @@ def test_collections_in_a_heap_of_four_times_the_memory(machine: Start, large_im
     for _ in range(2):
         assert now.command_at_prompt("gc.collect() >= 0") == "None"
         assert now.command_at_prompt(question) == "True"
+
+
+MANY = """
+import revenant
+source = '''
+import revenant, sys
+revenant.receive()
+me, data = sys.argv[1], bytearray(20000)
+for i in range(0, len(data), 512): data[i] = (me + i) % 256
+revenant.send(1, all(data[i] == (me + i) % 256 for i in range(0, len(data), 512)))
+'''
+def go(count):
+    ids = [revenant.spawn(source, args=(i,), quiet=True) for i in range(count)]
+    input('ready')
+    for id in ids: revenant.send(id, None)
+    print('all right', [revenant.receive()[1] for id in ids] == [True] * count)
+"""
+
+
+def test_more_programs_than_memory_has_room_for(machine: Start, large_image: Path) -> None:
+    """Each needs its pages for a while to get on: taking them from each other in turn, none would."""
+    now = machine(large_image, memory_mib=128)
+    wait_for_prompt(now)
+    paste(now, MANY)
+    now.send(b"go(120)\r")
+    now.expect_exact(b"ready")
+    now.kill()
+    again = machine(large_image, memory_mib=16, timeout_s=120)
+    again.send(b"\r")
+    again.expect_exact(b"all right True")
 
 
 def test_more_than_the_limit(machine: Start, large_image: Path) -> None:

@@ -219,6 +219,8 @@ def test_what_messages_carry(python: Guest) -> None:
     ]  # fmt: skip
     assert python("[error_of(send, id, 1) for id in (0, 2, 77, 2**40, -1)]") == [ESRCH] * 5
     assert python("error_of(receive, 0), error_of(receive, 30)") == (ETIMEDOUT,) * 2
+    child, message = python("spawn('import revenant; revenant.send(1, 7)', quiet=True), receive()")
+    assert message == (child, 7) and child != 1
     now = python.machine
     now.command_at_prompt("deep = []")
     paste(now, "for i in range(9000): deep = [deep]\n")
