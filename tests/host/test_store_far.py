@@ -544,11 +544,12 @@ def assert_copies_good(host: Host, far: Far) -> None:
 
 
 def test_near_is_a_cache(start: Start, tmp_path: pathlib.Path) -> None:
-    """A near of 8 MiB, a far of 12: all can be read, again and again; what is wanted often stays; what is near's own, too."""
+    """A near of 8 MiB, a far of 12: all can be read, again and again; what is wanted often stays, and near's own."""
     rng = random.Random(1)
     pages = {(16, page): 1000 + page for page in range(3000)}
     far = write_far(tmp_path / "large.img", replace(
-        CONTENTS, keys=[PageKey(*key) for key in pages], resume=[], load=lambda key: page_of(pages[key.space, key.page]),
+        CONTENTS, keys=[PageKey(*key) for key in pages], resume=[],
+        load=lambda key: page_of(pages[key.space, key.page]),
         boot=replace(CONTENTS.boot, kernel=page_of(90000)),
     ))  # fmt: skip
     host = adopt(start, far, blocks=2048)

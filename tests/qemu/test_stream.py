@@ -251,7 +251,7 @@ def assert_whole(near: Path, published: Published) -> None:
 def test_killed_while_it_fills(
     machine: Start, serve: Serve, published: Published, blank: Path, rng: random.Random, kill_count: int
 ) -> None:
-    """Whatever a kill leaves, nothing is thought present that is not; in the end nothing is missing, and far not needed."""
+    """Whatever a kill leaves, nothing is thought present that is not; in the end nothing is missing, far not needed."""
     far = serve(published.path, delay_ms=3)
     for kill in range(kill_count + 1):
         if is_complete(blank, published):
