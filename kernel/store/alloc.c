@@ -49,6 +49,23 @@ static int is_avoided(uint64_t block) {
     return 0;
 }
 
+/*
+ * Blocks whose copies were dropped: free in the root that is being built, but the durable one still names them. They rest
+ * until it is durable.
+ */
+static uint32_t resting[REST_COUNT_MAX];
+static unsigned resting_count;
+
+unsigned alloc_resting(void) { return resting_count; }
+void alloc_rested(void) { resting_count = 0; }
+
+static int is_resting(uint64_t block) {
+    for (unsigned i = 0; i < resting_count; i++)
+        if (resting[i] == block)
+            return 1;
+    return 0;
+}
+
 /* The first clear bit in [from, end) of a bitmap page (NULL: all clear), or end. */
 static uint64_t find_clear(const uint64_t *words, uint64_t from, uint64_t end) {
     for (uint64_t block = from; block < end;) {
@@ -57,7 +74,8 @@ static uint64_t find_clear(const uint64_t *words, uint64_t from, uint64_t end) {
             block += 64;
             continue;
         }
-        if ((words == NULL || !(words[bit / 64] >> bit % 64 & 1)) && !block_is_fixed(block) && !is_avoided(block))
+        if ((words == NULL || !(words[bit / 64] >> bit % 64 & 1)) && !block_is_fixed(block) && !is_avoided(block) &&
+            !is_resting(block))
             return block;
         block++;
     }
@@ -117,6 +135,21 @@ int alloc_free(uint64_t block) {
     *word &= ~bit_of(block);
     store.free_count++;
     return 0;
+}
+
+/* alloc_free of this block will not wait. */
+int alloc_prepare(uint64_t block) {
+    struct node *page;
+    return bitmap_page(block, 1, &page);
+}
+
+/* Frees a block that the durable root names, for the time when it does so no longer. */
+int alloc_rest(uint64_t block) {
+    check(resting_count < REST_COUNT_MAX);
+    int status = alloc_free(block);
+    if (status == 0)
+        resting[resting_count++] = (uint32_t)block;
+    return status;
 }
 
 /* In a bitmap that is made anew: somebody holds the block. 1: nobody else did before. */

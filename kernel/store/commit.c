@@ -121,7 +121,7 @@ static int refuse(void) {
 }
 
 /* A root without pages frees what an earlier one gave up, or gives up more; then the request at hand is tried again. */
-static int relieve(void) {
+static int relieve(int in_vain) {
     static struct store_commit relief;
     const struct root_disk *root = &store.root;
     struct retain_survey survey;
@@ -132,10 +132,11 @@ static int relieve(void) {
     enter(&relief, commit.request);
     int status = retain_survey(root->generation, &survey);
     check(status == 0); /* the table has just been read */
-    return survey.leaving == 0 && !tag_limits_lower(&survey) ? refuse() : 1;
+    int helps = survey.leaving != 0 || (!in_vain && tag_limits_lower(&survey)) || copy_give_up();
+    return helps ? 1 : refuse();
 }
 
-/* Whether the commit would not find room either if all were given up that may be: then nothing is. */
+/* Whether the commit would not find room either if all generations were given up that may be: then none is. */
 static int is_in_vain(const struct retain_survey *survey, int has_shares) {
     static const struct retain_survey none;
     uint64_t free_count = store.free_count + survey->winnable;
@@ -151,9 +152,9 @@ static int room(void) {
     if (status != 0)
         return status;
     uint64_t needed = worst_case(&survey, ptr_present(&shares), store.free_count) + spare_count();
-    if (needed <= store.free_count + survey.freeable)
+    if (needed <= store.free_count - alloc_resting() + survey.freeable)
         return PHASE_DONE;
-    return is_in_vain(&survey, ptr_present(&shares)) ? refuse() : relieve();
+    return relieve(is_in_vain(&survey, ptr_present(&shares)));
 }
 
 int store_commit_start(struct store_commit *request) {
@@ -448,6 +449,7 @@ static int finish(void) {
     check(list_dead.first == NULL);
     list_dead.count = 0;
     store.frozen = store.draining = store.unsaved = store.far_changed = 0;
+    alloc_rested();
     commit.running = 0;
     if (after != NULL) {
         enter(after, NULL);

@@ -4,13 +4,16 @@
  *
  * Promise: a copy is named only after its write has completed, in meta pages that become durable with the next root;
  * what has come before a commit's last page was written becomes durable with that commit. When memory or space is
- * short, or all slots are taken, a copy is simply not made.
+ * short, or all slots are taken, a copy is simply not made. A near that cannot hold all of them is a cache: copies that were
+ * not used go for those that somebody asks for, or for a commit that finds no other room.
  * Called by: fetch.c (offers, finds), store_work (steps), commit.c (waits until none is half done).
  */
 #include "store/internal.h"
 
 enum {
     COPY_COUNT = 256,     /* what far can bring while a commit holds the meta tree */
+    RESERVE_SHARE = 16,   /* of near stays free whatever is asked for */
+    USED_COUNT = 1 << 17, /* marks of use: one a block of the first 512 MiB of a far store, shared beyond */
 };
 enum copy_state { COPY_NONE, COPY_QUEUED, COPY_WRITING, COPY_WRITTEN, COPY_FAILED, COPY_BAD };
 
@@ -25,6 +28,14 @@ struct copy {
 
 static struct copy copies[COPY_COUNT];
 static unsigned copy_count; /* not COPY_NONE */
+static uint64_t used[USED_COUNT / 64];
+static struct {
+    uint64_t wanted_count; /* copies that are to go */
+    unsigned home;         /* where the hand of the clock is */
+    uint64_t far_block;
+    unsigned rounds;       /* it has come to the beginning so often since it found one to drop */
+    int found_none;        /* all were looked at twice: there are none */
+} drop;
 
 static struct node_key map_key(unsigned home, uint64_t far_block) {
     return page_of(TREE_META, META_PRESENCE + home, far_block / COUNTS_PER_PAGE);
@@ -54,6 +65,27 @@ int copy_set(unsigned home, uint64_t far_block, uint64_t near_block) {
     return status;
 }
 
+static uint64_t *used_word(unsigned home, uint64_t far_block, uint64_t *bit) {
+    uint64_t index = (far_block + home * (USED_COUNT / 8)) % USED_COUNT;
+    *bit = (uint64_t)1 << index % 64;
+    return &used[index / 64];
+}
+
+/* Somebody wanted this copy: it stays when the hand of the clock comes by next. */
+void copy_used(unsigned home, uint64_t far_block) {
+    uint64_t bit;
+    *used_word(home, far_block, &bit) |= bit;
+}
+
+static int take_mark(unsigned home, uint64_t far_block) {
+    uint64_t bit, *word = used_word(home, far_block, &bit);
+    int was_used = (*word & bit) != 0;
+    *word &= ~bit;
+    return was_used;
+}
+
+static int is_short(void) { return store.free_count < store.header.block_count / ROOM_SHARE; }
+
 static struct copy *slot_for(unsigned home, uint64_t far_block) {
     struct copy *found = NULL;
     for (unsigned i = 0; i < COPY_COUNT; i++) {
@@ -78,14 +110,35 @@ static void begin(struct copy *copy, enum copy_state state) {
     copy_count++;
 }
 
+/* A near that is complete may have lost its far store; and what is dropped must be there to be asked for. */
+static int may_drop(void) {
+    unsigned home = 1;
+    while (home <= STORE_ENTRY_COUNT_MAX && !fetch_can_ask(home))
+        home++;
+    return !store.complete && !drop.found_none && home <= STORE_ENTRY_COUNT_MAX;
+}
+
+/* Where room is short, the next copy takes the place of another. */
+static int one_goes_for_it(void) {
+    if (!may_drop())
+        return 0;
+    if (drop.wanted_count < REST_COUNT_MAX)
+        drop.wanted_count++;
+    return 1;
+}
+
 /* A verified far page has come: keeps a copy of it, if that is cheap now. */
 int copy_offer(const struct block_ptr_disk *pointer, const void *page) {
     struct copy *copy = slot_for(ptr_store(pointer), ptr_block(pointer));
-    if (copy == NULL || store.broken || store.free_count < store.header.block_count / ROOM_SHARE)
+    if (copy == NULL || store.broken ||
+        store.free_count - alloc_resting() < store.header.block_count / RESERVE_SHARE)
         return copy_page(ptr_store(pointer), ptr_block(pointer)) != NULL;
+    if (is_short() && !one_goes_for_it())
+        return 0;
     copy->page = store.env->page_alloc(0);
     if (copy->page == NULL)
         return 0;
+    copy_used(ptr_store(pointer), ptr_block(pointer));
     memcpy(copy->page, page, BLOCK_SIZE);
     copy->home = ptr_store(pointer);
     copy->far_block = ptr_block(pointer);
@@ -140,6 +193,7 @@ static int enter(struct copy *copy) {
         status = known != 0 ? alloc_free(copy->near_block) : copy_set(copy->home, copy->far_block, copy->near_block);
     if (status == 0)
         end(copy);
+    drop.found_none = 0;
     return status;
 }
 
@@ -193,10 +247,88 @@ static int step(struct copy *copy) {
     }
 }
 
+/* --- near as a cache: the clock algorithm, its hand going over the presence maps --- */
+
+static int drop_one(unsigned home, uint64_t far_block, uint64_t near_block) {
+    int status = alloc_prepare(near_block);
+    if (status == 0)
+        status = copy_set(home, far_block, 0);
+    if (status == 0)
+        status = alloc_rest(near_block);
+    if (status == 0) {
+        drop.wanted_count--;
+        drop.rounds = 0;
+    }
+    return status;
+}
+
+/* To the next page of a map, of the next store, or to the beginning. */
+static void hand_next(uint64_t far_block) {
+    drop.far_block = far_block;
+    if (drop.far_block < store.far[drop.home - 1].block_count && fetch_can_ask(drop.home))
+        return;
+    drop.far_block = 0;
+    if (++drop.home <= STORE_ENTRY_COUNT_MAX)
+        return;
+    drop.home = 1;
+    if (++drop.rounds > 2) {
+        drop.found_none = may_drop();
+        drop.wanted_count = drop.rounds = 0;
+    }
+}
+
+/* Anywhere, since a start has cleared the marks: else the same copies would go after each. */
+static void hand_start(void) {
+    uint64_t word;
+    store.env->random(&word, sizeof word);
+    drop.home = 1;
+    drop.far_block = store.far[0].block_count != 0 ? word % store.far[0].block_count : 0;
+}
+
+/* Moves the hand on, to the end of a page of the map at most. 1: go on; 0: there is nothing to do, or it waits. */
+static int drop_step(void) {
+    struct node *page;
+    if (drop.wanted_count == 0 || alloc_resting() == REST_COUNT_MAX)
+        return 0;
+    if (drop.home == 0)
+        hand_start();
+    if (!fetch_can_ask(drop.home)) {
+        hand_next(UINT64_MAX);
+        return 1;
+    }
+    int status = tree_read(map_key(drop.home, drop.far_block), &page);
+    uint64_t end = (drop.far_block / COUNTS_PER_PAGE + 1) * COUNTS_PER_PAGE;
+    for (; status == 0 && page != NULL && drop.far_block < end; drop.far_block++) {
+        uint64_t near_block = *map_entry(page, drop.far_block);
+        if (near_block == 0 || take_mark(drop.home, drop.far_block))
+            continue;
+        status = drop_one(drop.home, drop.far_block, near_block);
+        if (status == 0)
+            return 1;
+    }
+    if (status == -E_AGAIN || status == -E_NOMEM)
+        return 0;
+    hand_next(end); /* what is damaged is passed over */
+    return 1;
+}
+
+int copy_give_up(void) {
+    if (!may_drop())
+        return 0;
+    drop.wanted_count = REST_COUNT_MAX;
+    return 1;
+}
+
 /* Moves one copy on. 1: did something. */
 int copy_step(void) {
-    if (store.frozen || store.broken || copy_count == 0 || rebuild_is_running())
+    if (store.frozen || store.broken || rebuild_is_running())
         return 0;
+    store.operation++;
+    store.urgent = store.draining;
+    int dropped = drop_step();
+    store.urgent = 0;
+    if (dropped || copy_count == 0)
+        return dropped;
     for (unsigned i = 0; i < COPY_COUNT; i++) {
         if (copies[i].state == COPY_NONE)
             continue;
@@ -225,12 +357,11 @@ int copy_settled(void) {
     for (unsigned i = 0; i < COPY_COUNT && copy_count > 0; i++)
         if (copies[i].state != COPY_NONE && (!may_wait(&copies[i]) || copies[i].is_awaited))
             return 0;
-    return 1;
+    return drop.wanted_count == 0 || alloc_resting() == REST_COUNT_MAX;
 }
 
-int copy_is_full(void) {
-    return copy_count > COPY_COUNT / 2 || store.free_count < store.header.block_count / ROOM_SHARE;
-}
+/* Others ask for copies by being touched; who only fills leaves room, and drops nothing for it. */
+int copy_is_full(void) { return copy_count > COPY_COUNT / 2 || is_short(); }
 
 /* True while a copy is on its way. */
 int copy_busy(void) { return copy_count > 0; }
@@ -247,9 +378,13 @@ void copy_undo(void) {
     for (unsigned i = 0; i < COPY_COUNT; i++)
         if (copies[i].state == COPY_WRITTEN || copies[i].state == COPY_FAILED)
             copies[i].state = COPY_QUEUED;
+    alloc_rested();
 }
 
 void copy_init(void) {
     memset(copies, 0, sizeof copies);
+    memset(used, 0, sizeof used);
+    memset(&drop, 0, sizeof drop);
+    alloc_rested();
     copy_count = 0;
 }

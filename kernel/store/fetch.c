@@ -60,6 +60,14 @@ static int is_healthy(unsigned disk) {
            !ahead_is_stuck(disk);
 }
 
+/* Whether a healthy disk serves the store. */
+int fetch_can_ask(unsigned home) {
+    for (unsigned disk = 1; disk < store.env->disk_count; disk++)
+        if (disk_serves(disk, home) && is_healthy(disk))
+            return 1;
+    return 0;
+}
+
 static void disk_failed(unsigned disk, const char *why) {
     if (disk == 0)
         return;
@@ -92,11 +100,20 @@ static int next_disk(const struct job *job, unsigned *disk) {
     return 0;
 }
 
+/* Whether the copy that was read has been dropped meanwhile: its block may be another's. */
+static int is_gone(const struct job *job) {
+    const struct block_ptr_disk *pointer = &job->fetch->pointer;
+    uint64_t copy;
+    return job->copy != 0 && (copy_find(ptr_store(pointer), ptr_block(pointer), &copy) != 0 || copy != job->copy);
+}
+
 static void judge(struct job *job, int status) {
     const struct store_fetch *fetch = job->fetch;
     if (status != 0) {
         job->io_failed = 1;
         disk_failed(job->disk, "a read failed");
+    } else if (is_gone(job)) {
+        /* nobody's fault */
     } else if (!hash_matches(&fetch->pointer, fetch->page)) {
         job->corrupt = 1;
         store.facts.hash_failures++;
@@ -271,6 +288,7 @@ static void advance(struct job *job) {
         }
         job->copy_tried = 1;
         if (status == 0 && job->copy != 0) {
+            copy_used(ptr_store(pointer), ptr_block(pointer));
             start_read(job, 0, job->copy);
             return;
         }

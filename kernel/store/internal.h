@@ -27,6 +27,7 @@ enum {
     HASH_GROUP_COUNT = 4,
     SPARE_BLOCK_COUNT = 64, /* kept free for roots without pages, which give old generations up */
     ROOM_SHARE = 8,         /* what only is good to have leaves one eighth of near free */
+    REST_COUNT_MAX = 256,   /* copies dropped between two roots */
 };
 
 struct node_key {
@@ -142,6 +143,10 @@ static inline struct node_key page_of(enum tree_id tree, uint64_t space, uint64_
 /* alloc.c */
 int alloc_block(uint64_t *block);
 int alloc_free(uint64_t block);
+int alloc_prepare(uint64_t block);
+int alloc_rest(uint64_t block);
+unsigned alloc_resting(void);
+void alloc_rested(void);
 int alloc_mark(uint64_t block);
 void alloc_avoid(uint64_t block, uint64_t count);
 void alloc_avoid_none(void);
@@ -272,6 +277,8 @@ int copy_is_full(void);     /* another one had better wait, or would not be made
 int copy_find(unsigned home, uint64_t far_block, uint64_t *near_block);
 int copy_set(unsigned home, uint64_t far_block, uint64_t near_block);
 void copy_init(void);
+void copy_used(unsigned home, uint64_t far_block);
+int copy_give_up(void); /* 1: some go with the root that is being built */
 int copy_is_writing(void);
 void copy_undo(void);
 void copy_bad(unsigned home, uint64_t far_block);
@@ -322,5 +329,6 @@ void store_take_root(const struct root_disk *root);
 int root_is_trusted(const struct store_options *options, const struct root_disk *root);
 const char *root_distrust_reason(const struct store_options *options);
 int disk_serves(unsigned disk, unsigned home);
+int fetch_can_ask(unsigned home);
 
 #endif

@@ -5,7 +5,9 @@ Far images come from the tools' own writer; near images are checked by checker.p
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import random
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from revenant.format import PageKey
 from revenant.keys import public_bytes
+from revenant.store import Store
 from revenant.writer import BootObjects, Contents, StoreWriter
 from store_host import E_CORRUPT, E_FOREIGN, E_IO, Host, StoreError
 
@@ -530,6 +533,61 @@ def test_clones_of_far_spaces_share_copies(start: Start, far: Far) -> None:
         host("put 0 0", turn + 5)
         host("commit 1 0")
     assert_good(host, far)
+
+
+def assert_copies_good(host: Host, far: Far) -> None:
+    """Every copy that the newest root names has the contents of its block."""
+    host.image()
+    with Store(far.path) as far_store, Store(host.directory / "disk0.img", [far_store]) as near:
+        for _, pointer in near.pages(near.tree):
+            near.read(pointer, 0)
+
+
+def test_near_is_a_cache(start: Start, tmp_path: pathlib.Path) -> None:
+    """A near of 8 MiB, a far of 12: all can be read, again and again; what is wanted often stays, and near's own."""
+    rng = random.Random(1)
+    pages = {(16, page): 1000 + page for page in range(3000)}
+    far = write_far(tmp_path / "large.img", replace(
+        CONTENTS, keys=[PageKey(*key) for key in pages], resume=[],
+        load=lambda key: page_of(pages[key.space, key.page]),
+        boot=replace(CONTENTS.boot, kernel=page_of(90000)),
+    ))  # fmt: skip
+    host = adopt(start, far, blocks=2048)
+    host("set greedy 0 1")  # what is free is used at once
+    missed = 0  # requests for pages that are wanted often
+    host("puts 300 0 77 20")
+    assert host("commit 1 0").split()[0] == "8"
+    for turn in range(60):
+        first = rng.randrange(2900)
+        assert all(host.holds(16, page, 1000 + page) for page in range(first, first + 100))
+        before = host.facts()["far_requests"]
+        assert all(host.holds(16, page, 1000 + page) for page in range(500, 540))
+        if turn % 4 != 0:  # that is after a start: marks of use, and nodes in memory, are gone
+            missed += host.facts()["far_requests"] - before
+        host("idle 300")
+        host("put 300 50", turn + 1)
+        if turn % 4 == 3:
+            host("commit 1", rng.randrange(3, 120))  # the power fails, mostly
+            host("crash")
+            host("set seed 0", turn)
+            assert_copies_good(host, far)
+            host("open")
+            assert checker.check(host.image()) == []
+        else:
+            host("commit 1 0")
+    assert missed == 0
+    host("fill 3000")
+    assert not host.facts()["complete"]
+    host("set dead 1 1")
+    assert all(host.holds(300, page, 77 + page) for page in range(20))
+    free = host.facts()["free"]
+    for page in range(2000, 2100):  # no far store can be asked: nothing is dropped for what cannot come
+        with contextlib.suppress(StoreError):
+            host("get 16", page, 1000 + page)
+    host("idle 300")
+    assert host.facts()["free"] == free
+    assert_good(host, far)
+    assert "does not have its hash" not in host.notices()
 
 
 def test_little_memory(start: Start, far: Far) -> None:

@@ -22,7 +22,7 @@ from revenant.machine import EXIT_REFUSED, Machine
 from revenant.publish import Copy, copy_generation, publish_image
 from revenant.qemu import Boot
 from revenant.script import wait_for_prompt
-from revenant.store import Store, open_fars
+from revenant.store import Store, Tree, open_fars
 from revenant.trust import key_name
 
 Start = Callable[..., Machine]
@@ -236,26 +236,44 @@ def test_the_fill_keeps_the_queue_short(machine: Start, serve: Serve, published:
     assert under_way["long"] >= 256 << 10
 
 
+def assert_whole(near: Path, published: Published) -> None:
+    """All that the published root reaches is in near alone, block by block as the root's tree hash says it."""
+    with Store(published.path) as far:
+        tree = Tree(far.root.tree.translated(1), far.root.tree_height)
+    with Store(near) as store:
+        assert check_store(store).blocks_absent == 0
+        assert store.table[0].root_hash.hex() == published.trust
+        for _, pointer in store.pages(tree):
+            store.read(pointer, 0)
+
+
+@pytest.mark.parametrize("kill_count", [3, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_while_it_fills(
-    machine: Start, serve: Serve, published: Published, blank: Path, rng: random.Random
+    machine: Start, serve: Serve, published: Published, blank: Path, rng: random.Random, kill_count: int
 ) -> None:
-    """Whatever a kill leaves, nothing is thought present that is not; in the end nothing is missing."""
+    """Whatever a kill leaves, nothing is thought present that is not; in the end nothing is missing, far not needed."""
     far = serve(published.path, delay_ms=3)
-    for _ in range(5):
+    for kill in range(kill_count + 1):
+        if is_complete(blank, published):
+            assert_whole(blank, published)
+            blank.write_bytes(b"")
+            os.truncate(blank, 64 * MIB)
         now = machine(blank, fars=[far.uri], trust=published.trust)
-        enough = far.answered_count() + rng.randrange(8, 60)
-        while far.answered_count() < enough and "near is complete" not in now.voice:
+        enough = far.answered_count() + rng.randrange(8, 120)
+        while kill < kill_count and far.answered_count() < enough and "near is complete" not in now.voice:
             assert now.process.poll() is None
             select.select([], [], [], 0.01)
+        if kill == kill_count:
+            now.expect_voice("near is complete")
         now.kill()
-        if is_complete(blank, published):
-            break
-    else:
+        far.forget()
+    assert_whole(blank, published)
+    for _ in range(max(1, kill_count // 10)):
         now = machine(blank, fars=[far.uri], trust=published.trust)
-        now.expect_voice("near is complete")
+        wait_for_prompt(now)
+        touch(now, 0, BALLAST_MIB * 256)
         now.kill()
-    with Store(blank) as store:
-        assert check_store(store).blocks_absent == 0
+    assert far.reads() == []
 
 
 def is_complete(near: Path, published: Published) -> bool:
@@ -285,6 +303,27 @@ def test_far_dies_and_comes_back(machine: Start, serve: Serve, published: Publis
     now.expect_exact(b"sum %d\r\n>>> " % ballast_sum(1010, 100), 60)
     assert now.voice.count("the program that touched it waits") == 1  # not for what was read ahead
     assert now.command_at_prompt("warm") == "{'from': 'afar'}"
+
+
+def test_a_near_smaller_than_far(machine: Start, serve: Serve, published: Published, blank: Path) -> None:
+    """It keeps what is used and what is its own; all the rest can be had again and again, through cuts, too."""
+    far = serve(published.path)
+    os.truncate(blank, 8 * MIB)
+    assert published.size > 9 * MIB
+    for turn in range(3):
+        now = machine(blank, fars=[far.uri], trust=published.trust, memory_mib=64)
+        wait_for_prompt(now)
+        if turn:
+            assert now.command_at_prompt("own == bytes(range(256)) * 256, turn") == f"(True, {turn - 1})"
+        now.command_at_prompt(f"own = bytes(range(256)) * 256; turn = {turn}")
+        for first in range(0, BALLAST_MIB * 256, 256):
+            touch(now, first, 256)
+            touch(now, 0, 20)
+        assert "near store is full" not in now.voice and "near is complete" not in now.voice
+        now.kill()
+        with Store(blank, open_fars([published.path])) as store:
+            Checker(store).check_structure()
+            assert store.root.free_count > 0
 
 
 def test_killed_while_incomplete(machine: Start, serve: Serve, published: Published, blank: Path) -> None:
