@@ -238,6 +238,7 @@ int fetch_unasked(unsigned home, uint64_t block);
 void attach_init(const struct store_options *options);
 void attach_step(void);
 void attach_wait(uint64_t limit_ns);
+void attach_all(uint64_t limit_ns);
 void attach_later(unsigned disk, const char *why);
 uint64_t attach_deadline_ns(void);
 void attach_known(unsigned disk, const struct header_disk *header);

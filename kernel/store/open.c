@@ -628,6 +628,8 @@ static int adopt(const struct store_options *options) {
     for (unsigned other = disk + 1; other < store.env->disk_count; other++)
         attach_later(other, NULL); /* those before it were refused, or will be asked again */
     attach_step();
+    if (store.far[1].block_count != 0) /* it names others: they are needed at once */
+        attach_all(PATIENCE_NS);
     fill_init(&root); /* its store numbers are ours */
     if (disk != 1 || ptr_block(&root.tree) != options->packed[0])
         read_packed(disk, ptr_block(&root.tree), root.packed_count);

@@ -160,6 +160,10 @@ class Pointer(Structure):
             raise ValueError(f"store number {self.store} of store {home} is beyond {STORE_ENTRY_COUNT_MAX}")
         return Pointer(self.where + (home << 48), self.birth_length, self.hash)
 
+    def renumbered(self, store: int) -> Pointer:
+        """The same pointer where that store has another number."""
+        return Pointer(self.where & ~(0xFF << 48) | store << 48, self.birth_length, self.hash)
+
 
 MISSING = Pointer()
 

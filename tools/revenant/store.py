@@ -318,6 +318,11 @@ class Store:
 
     # --- trees ---
 
+    def entry(self) -> StoreEntry:
+        """What the table of one who adopts this store says of it."""
+        header, root = self.header, self.root
+        return StoreEntry(header.store_id, root.hash, root.generation, header.block_count)
+
     @property
     def tree(self) -> Tree:
         """The main tree of the newest root."""

@@ -46,6 +46,7 @@ from revenant.format import (
     Pointer,
     Root,
     RootFlag,
+    StoreEntry,
     node_pack,
 )
 
@@ -70,22 +71,33 @@ def by_space(keys: Iterable[PageKey]) -> dict[int, list[int]]:
 
 
 class TreePlan:
-    """A tree over some keys: which nodes it has and where they go."""
+    """A tree over some keys: which nodes it has and where they go. `named`: subtrees that are elsewhere already."""
 
-    def __init__(self, keys: Sequence[int], least_height: int = 0) -> None:
+    def __init__(
+        self, keys: Sequence[int], least_height: int = 0, named: Mapping[NodeKey, Pointer] | None = None
+    ) -> None:
         self.keys = keys
+        self.named = named or {}
         self.height = height_for(keys, least_height)
         self.nodes: list[NodeKey] = []
         for level in range(self.height, 0, -1):
-            prefixes = sorted({key // NODE_FANOUT**level for key in keys})
-            self.nodes += [(level, prefix) for prefix in prefixes]
+            prefixes = {key // NODE_FANOUT**level for key in keys}
+            prefixes |= {prefix // NODE_FANOUT ** (level - below) for below, prefix in self.named if below < level}
+            self.nodes += [(level, prefix) for prefix in sorted(prefixes)]
         self.places: dict[NodeKey, int] = {}
 
     def place(self, take: Callable[[], int], keys: Iterable[int]) -> None:
         """Settle the places of the nodes above some keys, top first, where they have none yet."""
         wanted = {(level, key // NODE_FANOUT**level) for key in keys for level in range(1, self.height + 1)}
-        for node in self.nodes:
-            if node in wanted and node not in self.places:
+        self._place(take, [node for node in self.nodes if node in wanted])
+
+    def place_rest(self, take: Callable[[], int]) -> None:
+        """The same for all other nodes."""
+        self._place(take, self.nodes)
+
+    def _place(self, take: Callable[[], int], nodes: Iterable[NodeKey]) -> None:
+        for node in nodes:
+            if node not in self.places:
                 self.places[node] = take()
 
     def write(self, leaves: Mapping[int, Pointer], birth: int, put: Callable[[int, bytes], None]) -> Pointer:
@@ -98,12 +110,15 @@ class TreePlan:
 
         for key, pointer in leaves.items():
             adopt(0, key, pointer)
+        for (level, prefix), pointer in self.named.items():
+            adopt(level, prefix, pointer)
+            top = pointer  # if it is the only one
         for level, prefix in reversed(self.nodes):
             data = node_pack(children[level, prefix])
             top = Pointer.make(self.places[level, prefix], level, birth, data)
             put(top.block, data)
             adopt(level, prefix, top)
-        return top if self.keys else MISSING
+        return top if self.keys or self.named else MISSING
 
 
 @dataclass
@@ -140,6 +155,10 @@ class Contents:
     resume: Sequence[PageKey] = ()
     """What a start touches, in its order; pages that are zero may be among it: the nodes above them are touched."""
     clones: Mapping[int, int] = field(default_factory=dict)  # a space with all pages of another: to which
+    named: Mapping[int, Mapping[NodeKey, Pointer]] = field(default_factory=dict)
+    """By space: subtrees that are in far stores; their pointers, and the far stores."""
+    heights: Mapping[int, int] = field(default_factory=dict)  # that spaces have at least
+    table: Sequence[StoreEntry] = ()
     retain_count: int = RETAIN_COUNT_DEFAULT
     retain_hourly: int = RETAIN_HOURLY_DEFAULT
     retain_daily: int = RETAIN_DAILY_DEFAULT
@@ -158,7 +177,7 @@ class StoreWriter:
         self.contents = contents
         self.generation = contents.generation
         self._check_boot(contents.boot)
-        self.directory, self.plans = self._plan(contents.keys, contents.clones)
+        self.directory, self.plans = self._plan(contents)
         needed = self._bound()
         self.block_count = max(needed if block_count is None else block_count, STORE_BLOCK_COUNT_MIN)
         if not needed <= self.block_count <= STORE_BLOCK_COUNT_MAX:
@@ -181,23 +200,24 @@ class StoreWriter:
         if len(boot.boot_record) > BLOCK_SIZE or len(boot.loader) > LOADER_BLOCK_COUNT * BLOCK_SIZE:
             raise StoreError(self.path, "the boot code is too large")
 
-    def _plan(
-        self, keys: Sequence[PageKey], clones: Mapping[int, int]
-    ) -> tuple[TreePlan, dict[int, TreePlan]]:
+    def _plan(self, contents: Contents) -> tuple[TreePlan, dict[int, TreePlan]]:
         """The directory and the tree of each space."""
-        spaces = by_space(keys)
-        shares = [SPACE_SHARES] if clones else []
-        directory = TreePlan(sorted([*spaces, *clones, *shares]), least_height=1)
-        plans = {space: TreePlan(sorted(pages)) for space, pages in sorted(spaces.items())}
-        heights = [plan.height for plan in plans.values()]
-        if directory.height > DIRECTORY_HEIGHT_MAX or max(heights, default=0) > SPACE_HEIGHT_MAX:
+        pages, named, heights = by_space(contents.keys), contents.named, contents.heights
+        spaces = sorted(pages.keys() | named.keys())
+        shares = [SPACE_SHARES] if contents.clones else []
+        directory = TreePlan(sorted([*spaces, *contents.clones, *shares]), least_height=1)
+        plans = {
+            space: TreePlan(sorted(pages.get(space, [])), heights.get(space, 0), named.get(space)) for space in spaces
+        }
+        height = max((plan.height for plan in plans.values()), default=0)
+        if directory.height > DIRECTORY_HEIGHT_MAX or height > SPACE_HEIGHT_MAX:
             raise StoreError(self.path, "a space or page number is too large for the format")
         return directory, plans
 
     def _bound(self) -> int:
         """Blocks that are enough."""
         nodes = sum(len(plan.nodes) for plan in (self.directory, *self.plans.values()))
-        boot = KERNEL_SIZE_MAX // BLOCK_SIZE + LOADER_BLOCK_COUNT + len(self.contents.resume) // 512 + 8
+        boot = KERNEL_SIZE_MAX // BLOCK_SIZE + LOADER_BLOCK_COUNT + len(self.contents.resume) // 512 + 10
         sum_without_meta = RING_FIRST_BLOCK + RING_COUNT + boot + nodes + len(self.contents.keys)
         sum_without_meta += SPACE_HEIGHT_MAX * 2 * len(self.contents.clones)
         return sum_without_meta + sum_without_meta // 16384 + 8
@@ -223,7 +243,10 @@ class StoreWriter:
         contents = self.contents
         resume = struct.pack("<Q", len(contents.resume))
         resume += b"".join(struct.pack("<Q", key.packed) for key in contents.resume)
+        table = b"".join(entry.pack() for entry in contents.table).ljust(BLOCK_SIZE, b"\0")
         fields: dict[str, Pointer] = {
+            "stores": self._put_page(self._take(), table) if contents.table else MISSING,
+            "stores_copy": self._put_page(self._take(), table) if contents.table else MISSING,
             "loader": self._object(contents.boot.loader_pages(), least_height=1),
             "kernel": self._object(pages_of(contents.boot.kernel), least_height=1),
             "resume": self._object(pages_of(resume)) if contents.resume else MISSING,
@@ -273,7 +296,8 @@ class StoreWriter:
         if touched and self.header.ring_stride == 1:
             self.packed_count = self.next_block - first
         self._lay_out(self.contents.keys, self.contents.keys, leaves)
-        self.directory.place(self._take, self.directory.keys)
+        for plan in (self.directory, *self.plans.values()):
+            plan.place_rest(self._take)
         roots = {
             space: plan.write(leaves[space], self.generation, self._put) for space, plan in self.plans.items()
         }
@@ -368,7 +392,7 @@ class StoreWriter:
             retain_count=contents.retain_count,
             retain_hourly=contents.retain_hourly,
             retain_daily=contents.retain_daily,
-            flags=RootFlag.COMPLETE,
+            flags=0 if contents.table else RootFlag.COMPLETE,
             resume_list_size=resume_list_size,
             packed_count=self.packed_count,
             tree=fields["tree"],
@@ -376,6 +400,8 @@ class StoreWriter:
             kernel=fields["kernel"],
             loader=fields["loader"],
             resume=fields["resume"],
+            stores=fields["stores"],
+            stores_copy=fields["stores_copy"],
         )
         root = Root.unpack(root.sealed())
         return replace(root, signature=contents.sign(root.hash)) if contents.sign else root
