@@ -171,7 +171,7 @@ void attach_wait(uint64_t limit_ns) {
         store.env->poll();
 }
 
-/* At the start: the adopted store names others. Who starts the machine should know at once if one is not there. */
+/* The same for a near that has just adopted: who starts the machine should know at once if a store is not there. */
 void attach_all(uint64_t limit_ns) {
     attach_wait(limit_ns);
     unsigned home = first_absent();

@@ -26,6 +26,16 @@ struct copy {
 static struct copy copies[COPY_COUNT];
 static unsigned copy_count; /* not COPY_NONE */
 
+/* The map has whole pages for the numbers of blocks; those of sectors come after them. */
+static uint64_t first_sector_key(unsigned home) {
+    return (store.far[home - 1].block_count + COUNTS_PER_PAGE - 1) / COUNTS_PER_PAGE * COUNTS_PER_PAGE;
+}
+
+/* What the map has a far page under: its block; a compressed one, of which a block holds several, its sector. */
+uint64_t copy_key(const struct block_ptr_disk *pointer) {
+    return ptr_compressed(pointer) ? first_sector_key(ptr_store(pointer)) + ptr_place(pointer) : ptr_block(pointer);
+}
+
 static struct node_key map_key(unsigned home, uint64_t far_block) {
     return page_of(TREE_META, META_PRESENCE + home, far_block / COUNTS_PER_PAGE);
 }
@@ -44,6 +54,19 @@ int copy_find(unsigned home, uint64_t far_block, uint64_t *near_block) {
     if (*near_block >= store.header.block_count || (*near_block != 0 && block_is_fixed(*near_block)))
         *near_block = 0;
     return status;
+}
+
+/* Whether a far block, or a compressed page in it, has a copy; also where that cannot be known now. */
+int copy_has_part(unsigned home, uint64_t far_block) {
+    uint64_t near_block, sector = first_sector_key(home) + far_block * SECTORS_PER_BLOCK;
+    struct node *page;
+    int status = copy_find(home, far_block, &near_block);
+    if (status != 0 || near_block != 0 || tree_read(map_key(home, sector), &page) != 0)
+        return 1;
+    for (unsigned i = 0; page != NULL && i < SECTORS_PER_BLOCK; i++)
+        if (*map_entry(page, sector + i) != 0)
+            return 1;
+    return 0;
 }
 
 int copy_set(unsigned home, uint64_t far_block, uint64_t near_block) {
@@ -80,15 +103,15 @@ static void begin(struct copy *copy, enum copy_state state) {
 
 /* A verified far page has come: keeps a copy of it, if that is cheap now. */
 int copy_offer(const struct block_ptr_disk *pointer, const void *page) {
-    struct copy *copy = slot_for(ptr_store(pointer), ptr_block(pointer));
+    struct copy *copy = slot_for(ptr_store(pointer), copy_key(pointer));
     if (copy == NULL || store.broken || store.free_count < store.header.block_count / ROOM_SHARE)
-        return copy_page(ptr_store(pointer), ptr_block(pointer)) != NULL;
+        return copy_page(ptr_store(pointer), copy_key(pointer)) != NULL;
     copy->page = store.env->page_alloc(0);
     if (copy->page == NULL)
         return 0;
     memcpy(copy->page, page, BLOCK_SIZE);
     copy->home = ptr_store(pointer);
-    copy->far_block = ptr_block(pointer);
+    copy->far_block = copy_key(pointer);
     begin(copy, COPY_QUEUED);
     return 1;
 }

@@ -367,9 +367,10 @@ def test_published_again_while_incomplete(
     bases = open_fars([published.path])
     with Store(blank, bases) as near:
         assert Checker(near).check_structure().blocks_absent == 0
-        root = publish_image(near, small, None, delta=True, base=bases[0])
+        root = publish_image(near, small, None, delta=True, base=bases[0], compress=True)
     with Store(small, bases) as store:
-        own = [key for key, pointer in store.pages(store.tree) if pointer.store == 0]
+        own = [pointer for _, pointer in store.pages(store.tree) if pointer.store == 0]
+    assert any(pointer.compressed for pointer in own)
     print(f"{len(own)} pages carried, {small.stat().st_blocks * 512} bytes of {published.size}")
     assert len(own) < 200
     other = tmp_path / "other.img"

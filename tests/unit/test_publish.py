@@ -13,7 +13,7 @@ import pytest
 from revenant.check import Checker, check_store
 from revenant.errors import StoreError
 from revenant.format import SPACE_SHARES, PageKey, RootFlag
-from revenant.publish import Copy, copy_generation, publish_image
+from revenant.publish import Copy, copy_generation, load_compressor, publish_image
 from revenant.store import Store, Tree, open_fars
 from revenant.trust import KEY_PREFIX, is_trusted, parse_trust
 
@@ -239,7 +239,10 @@ def test_delta_of_an_incomplete_machine(
 
 
 def test_delta_against_an_older_image(tmp_path: Path, harness: Path, small_image: Path) -> None:
-    """A complete machine, published, changed, and published twice more, each time against the last one."""
+    """A complete machine, published, changed, and published twice more, each time against the last one.
+
+    The one in the middle is compressed, so the last one names compressed pages.
+    """
     grown, images = tmp_path / "grown.img", [tmp_path / f"image{i}.img" for i in range(3)]
     with store_host.Host(harness, tmp_path) as host:
         host("load", 0, small_image)
@@ -258,17 +261,27 @@ def test_delta_against_an_older_image(tmp_path: Path, harness: Path, small_image
     for generation, out, bases in ((3, images[0], []), (6, images[1], [0]), (7, images[2], [1, 0])):
         fars = open_fars([images[i] for i in bases])
         with Store(grown, fars) as store:
-            publish_image(store, out, generation, delta=bool(fars), base=fars[0] if fars else None)
+            copy = Copy(generation, delta=bool(fars), base=next(iter(fars), None))
+            copy_generation(store, out, replace(copy, compress=load_compressor()) if generation == 6 else copy)
             expected = contents(store, store.tree_at(generation))
         with open_chain(out, *(images[i] for i in bases)) as delta:
             check_store(delta)
             assert contents(delta, delta.tree) == expected
             counts.append(own_count(delta))
-            assert len(delta.table) == len(bases)
+            assert len(delta.table) == len(bases) and delta.header.version == (2 if bases else 1)
     assert counts[0] > 20 and counts[2] == 0
     near = assert_adopted_exactly(harness, tmp_path / "next", expected, *reversed(images))
     with Store(near) as store:
         assert len(store.table) == 3
+
+
+def test_compression_needs_a_kernel_that_knows_it(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:
+    """Otherwise the machine could not read itself: a stand-in does not."""
+    out = tmp_path / "out.img"
+    result = run_revenant("publish", small_image, out, "--compress", "zstd")
+    assert result.returncode == 1 and "reads no compressed pages" in result.stderr and not out.exists()
+    with Store(small_image) as near:
+        assert publish_image(near, out, None, compress=None).version == 1
 
 
 def test_bases_that_are_none(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:

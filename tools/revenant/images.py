@@ -6,6 +6,7 @@ import datetime
 import os
 import subprocess
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,16 @@ Far = Annotated[list[Path] | None, typer.Option("--far", help="A far image that 
 OWN_FARS = "far"
 START_BLOCK_COUNT = 6  # boot record, headers, root, the kernel's node, and the ring's second slot
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Compression(StrEnum):
+    """Of a far image's pages."""
+
+    ZSTD = "zstd"
+    NONE = "none"
+
+
+COMPRESSES = {None: None, Compression.ZSTD: True, Compression.NONE: False}
 
 
 def parse_size(text: str) -> int:
@@ -80,6 +91,7 @@ def store_facts(store: Store) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "image": str(store.path),
         "store_id": header.store_id.hex(),
+        "format_version": header.version,
         "generation": root.generation,
         "sequence": root.sequence,
         "time": when(root.wall_ns),
@@ -156,6 +168,9 @@ def publish(
         str | None,
         typer.Option(help="Only what differs from this published image; `far`: from the machine's own far stores."),
     ] = None,
+    compress: Annotated[
+        Compression | None, typer.Option(help="Of pages; zstd, unless the machine's kernel is too old for it.")
+    ] = None,
     far: Far = None,
     as_json: Json = False,
 ) -> None:
@@ -167,8 +182,9 @@ def publish(
     fars = open_fars([*bases, *(far or [])])
     with working(f"publishing {image}"), Store(image, fars) as store:
         root = publish_image(
-            store, out, generation, record, sign, resume, delta=base is not None, base=fars[0] if bases else None
-        )
+            store, out, generation, record, sign, resume,
+            delta=base is not None, base=fars[0] if bases else None, compress=COMPRESSES[compress],
+        )  # fmt: skip
     with Store(out) as published:
         facts = publication_facts(published)
     assert root.hash.hex() == facts["root_hash"]

@@ -17,8 +17,9 @@ from pathlib import Path
 import pexpect
 
 from revenant.delta import Delta, whole
-from revenant.errors import StoreError
-from revenant.format import Generation, PageKey, Root
+from revenant.errors import BuildError, StoreError
+from revenant.format import FORMAT_VERSION, FORMAT_VERSION_MAX, Generation, PageKey, Root
+from revenant.kernel_note import kernel_versions
 from revenant.machine import Machine
 from revenant.qemu import MachineConfig
 from revenant.resume_list import touched
@@ -26,6 +27,7 @@ from revenant.store import Store
 from revenant.writer import BootObjects, Contents, StoreWriter
 
 RECORD_S = 5
+COMPRESSION_LEVEL = 12
 RECORD_INPUT = b"6*7\r"
 RECORD_ANSWER = b"42\r\n>>> "
 
@@ -55,6 +57,8 @@ class Copy:
     delta: bool = False
     """Only what differs from `base`; where that is None, from what the store's own far stores have."""
     base: Store | None = None
+    compress: Callable[[bytes], bytes] | None = None
+    """Makes a zstd frame of a page."""
 
 
 def publish_image(
@@ -66,15 +70,37 @@ def publish_image(
     resume: Sequence[PageKey] | None = None,
     delta: bool = False,
     base: Store | None = None,
+    compress: bool | None = False,
 ) -> Root:
     """Write a far image; StoreError if a page cannot be had from near or the far stores given.
 
     `record`: with a new resume list, by a start of a copy in a machine of its own. `key`: a private key's file, to
-    sign with; KeyFileError. The others as in Copy.
+    sign with; KeyFileError. `compress` None: if the machine's kernel can read it. The others as in Copy.
     """
     sign = load_signer(key) if key else None
     resume = record_start(store, out.parent, generation) if record else resume
-    return copy_generation(store, out, Copy(generation, resume=resume, sign=sign, delta=delta, base=base))
+    if compress is not False and not kernel_decompresses(store):
+        if compress or (base and base.header.is_compressed):
+            raise StoreError(store.path, "its kernel reads no compressed pages", "`revenant upgrade` it first")
+        compress = False
+    compressor = load_compressor() if compress is not False else None
+    copy = Copy(generation, resume=resume, sign=sign, delta=delta, base=base, compress=compressor)
+    return copy_generation(store, out, copy)
+
+
+def kernel_decompresses(store: Store) -> bool:
+    """Whether the machine's own kernel, which goes with it, reads compressed pages."""
+    try:
+        return kernel_versions(store.path, store.kernel()).format_version >= FORMAT_VERSION_MAX
+    except BuildError:
+        return False
+
+
+def load_compressor() -> Callable[[bytes], bytes]:
+    """Makes zstd frames of pages."""
+    import zstandard
+
+    return zstandard.ZstdCompressor(COMPRESSION_LEVEL, write_checksum=False).compress
 
 
 def load_signer(key: Path) -> Callable[[bytes], bytes]:
@@ -134,5 +160,7 @@ def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
         named=delta.named if delta else {},
         heights=delta.heights if delta else {},
         table=delta.table if delta else (),
+        version=max(other.header.version for other in (store, copy.base) if other) if delta else FORMAT_VERSION,
+        compress=copy.compress,
     )
     return StoreWriter(out, contents, copy.block_count, copy.ring_stride).write()

@@ -21,6 +21,8 @@ from revenant.format import (
     BLOCK_SIZE,
     COUNTS_PER_PAGE,
     DIRECTORY_HEIGHT_MAX,
+    FORMAT_VERSION,
+    FORMAT_VERSION_MAX,
     HEADER_BLOCK,
     HEADER_COPY_BLOCK,
     KERNEL_SIZE_MAX,
@@ -35,6 +37,8 @@ from revenant.format import (
     RETAIN_HOURLY_DEFAULT,
     RING_COUNT,
     RING_FIRST_BLOCK,
+    SECTOR_SIZE,
+    SECTORS_PER_BLOCK,
     SPACE_HEIGHT_MAX,
     SPACE_SHARES,
     STORE_BLOCK_COUNT_MAX,
@@ -51,6 +55,7 @@ from revenant.format import (
 )
 
 NodeKey = tuple[int, int]  # level, prefix
+GAP_COUNT_MAX = 8
 
 
 def height_for(keys: Sequence[int], least: int) -> int:
@@ -159,12 +164,29 @@ class Contents:
     """By space: subtrees that are in far stores; their pointers, and the far stores."""
     heights: Mapping[int, int] = field(default_factory=dict)  # that spaces have at least
     table: Sequence[StoreEntry] = ()
+    compress: Callable[[bytes], bytes] | None = None
+    """Makes a zstd frame of a page; where that saves a sector, it is stored so. Of a store that nobody writes to."""
+    version: int = FORMAT_VERSION  # at least
     retain_count: int = RETAIN_COUNT_DEFAULT
     retain_hourly: int = RETAIN_HOURLY_DEFAULT
     retain_daily: int = RETAIN_DAILY_DEFAULT
     store_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     sign: Callable[[bytes], bytes] | None = None
     """Makes the 64 bytes of the signature of a root hash."""
+
+
+@dataclass
+class Gap:
+    """The rest of a block that holds compressed pages."""
+
+    block: int
+    sector_count: int = SECTORS_PER_BLOCK
+
+    def take(self, sector_count: int) -> int:
+        """The next sectors of it: the first one's place."""
+        sector = (self.block + 1) * SECTORS_PER_BLOCK - self.sector_count
+        self.sector_count -= sector_count
+        return sector
 
 
 class StoreWriter:
@@ -182,7 +204,10 @@ class StoreWriter:
         self.block_count = max(needed if block_count is None else block_count, STORE_BLOCK_COUNT_MIN)
         if not needed <= self.block_count <= STORE_BLOCK_COUNT_MAX:
             raise StoreError(path, f"{self.block_count} blocks do not hold {needed}", "give a larger --size")
+        self.is_as_large_as_needed = block_count is None and ring_stride == 1
+        self.version = FORMAT_VERSION_MAX if contents.compress else contents.version
         self.header = Header(
+            version=self.version,
             store_id=contents.store_id,
             block_count=self.block_count,
             ring_stride=ring_stride or (self.block_count - RING_FIRST_BLOCK) // RING_COUNT,
@@ -193,6 +218,7 @@ class StoreWriter:
         self.next_block = RING_FIRST_BLOCK
         self.taken: list[int] = []
         self.packed_count = 0  # blocks that a start touches, from the tree's top node on
+        self.gaps: list[Gap] = []
 
     def _check_boot(self, boot: BootObjects) -> None:
         if not 0 < len(boot.kernel) <= KERNEL_SIZE_MAX:
@@ -253,12 +279,20 @@ class StoreWriter:
         }
         fields["tree"] = self._main_tree()
         fields["meta"] = self._meta_tree(fields["tree"])
+        self._shrink()
         self._fixed_blocks()
         os.fdatasync(self.fd)
         root = self._root(fields, len(resume) if contents.resume else 0)
         os.pwrite(self.fd, root.pack(), self.header.ring_block(root.sequence) * BLOCK_SIZE)
         os.fdatasync(self.fd)
         return root
+
+    def _shrink(self) -> None:
+        """Where the size was a guess, all that is free goes."""
+        if self.is_as_large_as_needed:
+            self.block_count = max(self.next_block, STORE_BLOCK_COUNT_MIN)
+            self.header = replace(self.header, block_count=self.block_count)
+            os.ftruncate(self.fd, self.block_count * BLOCK_SIZE)
 
     # --- blocks ---
 
@@ -277,6 +311,26 @@ class StoreWriter:
     def _put_page(self, block: int, data: bytes) -> Pointer:
         self._put(block, data)
         return Pointer.make(block, 0, self.generation, data)
+
+    def _put_tree_page(self, data: bytes) -> Pointer:
+        """A page, compressed if that saves a sector: a frame lies in one block, where it leaves the least room."""
+        frame = self.contents.compress(data) if self.contents.compress else data
+        sector_count = -(-len(frame) // SECTOR_SIZE)
+        if sector_count >= SECTORS_PER_BLOCK:
+            return self._put_page(self._take(), data)
+        fitting = [gap for gap in self.gaps if gap.sector_count >= sector_count]
+        gap = min(fitting, key=lambda gap: gap.sector_count) if fitting else self._new_gap()
+        sector = gap.take(sector_count)
+        os.pwrite(self.fd, frame, sector * SECTOR_SIZE)
+        return Pointer.make_compressed(sector, len(frame), self.generation, data)
+
+    def _new_gap(self) -> Gap:
+        """A block for frames; the fullest one is given up where there are enough."""
+        self.gaps.sort(key=lambda gap: gap.sector_count)
+        if len(self.gaps) == GAP_COUNT_MAX:
+            del self.gaps[0]
+        self.gaps.append(Gap(self._take()))
+        return self.gaps[-1]
 
     # --- trees ---
 
@@ -316,7 +370,7 @@ class StoreWriter:
             self.plans[space].place(self._take, pages[space])
         for key in keys:
             if key.page not in leaves[key.space]:
-                leaves[key.space][key.page] = self._put_page(self._take(), self.contents.load(key))
+                leaves[key.space][key.page] = self._put_tree_page(self.contents.load(key))
 
     def _shares(self, shared: Sequence[Pointer]) -> Pointer:
         """Space 1: how many pointers more than one reach a block."""
@@ -376,6 +430,7 @@ class StoreWriter:
     def _root(self, fields: Mapping[str, Pointer], resume_list_size: int) -> Root:
         contents = self.contents
         root = Root(
+            version=self.version,
             record_version=contents.record_version,
             sequence=self.sequence,
             generation=self.generation,
