@@ -95,19 +95,23 @@ CFLAGS := -std=c17 -O2 -g -ffreestanding -fno-pic -mcmodel=kernel -mno-red-zone 
 # The one file that computes in vector registers says so itself.
 $(BUILD)/kernel/lib/blake2b_wide.c.o: CFLAGS := $(filter-out -mgeneral-regs-only,$(CFLAGS)) -mavx2
 
-# Monocypher is fetched (userland/fetch_sources.py); of it, only what checks a signature.
+# Fetched sources (userland/fetch_sources.py); of each, only what the kernel calls is linked.
 MONOCYPHER := $(BUILD)/src/monocypher
+ZSTD := $(BUILD)/src/zstd
 MONOCYPHER_USED := crypto_eddsa_reduce crypto_eddsa_check_equation
 $(BUILD)/kernel/lib/ed25519.c.o: CFLAGS += -isystem $(MONOCYPHER)
-$(BUILD)/kernel/lib/ed25519.c.o: $(BUILD)/src/.fetched
+$(BUILD)/kernel/lib/zstd.c.o: CFLAGS += -isystem $(ZSTD)/lib -ffunction-sections -fdata-sections
+$(BUILD)/kernel/lib/ed25519.c.o $(BUILD)/kernel/lib/zstd.c.o: $(BUILD)/src/.fetched
 $(BUILD)/kernel/monocypher.o: $(BUILD)/src/.fetched Makefile
 	@mkdir -p $(@D)
 	@echo "  CC $(MONOCYPHER)/monocypher.c"
 	@$(CC) $(CFLAGS) -ffunction-sections -fdata-sections -c -o $@.all $(MONOCYPHER)/monocypher.c
 	@ld -r --gc-sections $(addprefix -u ,$(MONOCYPHER_USED)) -o $@ $@.all
+$(BUILD)/kernel/zstd.o: $(BUILD)/kernel/lib/zstd.c.o
+	@ld -r --gc-sections -u zstd_unpack -o $@ $<
 
 KERNEL_SOURCES := $(sort $(shell find kernel -name '*.c' -o -name '*.asm'))
-KERNEL_OBJECTS := $(KERNEL_SOURCES:%=$(BUILD)/%.o) $(BUILD)/kernel/monocypher.o
+KERNEL_OBJECTS := $(filter-out %/zstd.c.o,$(KERNEL_SOURCES:%=$(BUILD)/%.o)) $(BUILD)/kernel/zstd.o $(BUILD)/kernel/monocypher.o
 LIBGCC = $(shell $(CC) -print-libgcc-file-name)
 
 $(BUILD)/kernel/%.c.o: kernel/%.c Makefile | $(BUILD)/.packages
@@ -144,7 +148,7 @@ $(BUILD)/boot/%.bin: boot/%.asm Makefile | $(BUILD)/.packages
 	@echo "  NASM $<"
 	@nasm -f bin -Iboot/ -MD $(@:.bin=.d) -MP -o $@ $<
 
--include $(KERNEL_OBJECTS:.o=.d) $(BOOT:.bin=.d)
+-include $(KERNEL_OBJECTS:.o=.d) $(BUILD)/kernel/lib/zstd.c.d $(BOOT:.bin=.d)
 
 # --- userland: its own Makefile knows its dependencies ---
 

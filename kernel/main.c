@@ -31,9 +31,9 @@ extern const char kernel_end[];
 static const struct {
     uint32_t name_size, value_size, type;
     char name[12];
-    uint32_t format_version, record_version; /* that this kernel reads and writes */
+    uint32_t format_version, record_version; /* the newest that this kernel reads and writes */
 } version_note __attribute__((section(".note.revenant"), aligned(4), used)) = {
-    sizeof "Revenant", 8, 1, "Revenant", FORMAT_VERSION, RECORD_VERSION,
+    sizeof "Revenant", 8, 1, "Revenant", FORMAT_VERSION_MAX, RECORD_VERSION,
 };
 
 static struct boot_info boot;
@@ -162,6 +162,7 @@ static struct store_env store_env = {
     .now_ns = clock_ns,
     .random = entropy_read,
     .signature_valid = ed25519_valid,
+    .unpack = zstd_unpack,
     .notice = store_notice,
 };
 

@@ -3,10 +3,10 @@
 
     python3 userland/fetch_sources.py BUILD_DIR [--micropython-src DIR] [--only NAME]
 
-Promise: afterwards BUILD_DIR/src/micropython and BUILD_DIR/src/monocypher hold exactly the pinned sources;
+Promise: afterwards the folders micropython, zstd and monocypher in BUILD_DIR/src hold exactly the pinned sources;
 nothing is written outside BUILD_DIR; a second run does nothing. Works as an ordinary user with the standard
-library only. MicroPython comes from the path given (or from MICROPYTHON_SRC), else from Debian's source
-package over the mirror that apt already uses, else from upstream's git.
+library only. MicroPython (from the path given or from MICROPYTHON_SRC, if so) and zstd come from Debian's source
+packages over the mirror that apt already uses, else from upstream's git; Monocypher from PyPI.
 Exit: 0, or 1 with one line on stderr.
 Called by: the top Makefile and `revenant doctor`.
 """
@@ -20,15 +20,46 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-MICROPYTHON_VERSION = "1.25.0"
 DEBIAN_SUITE = "trixie"
-DEBIAN_SOURCE = "micropython=1.25.0+ds-1"
-DEBIAN_TARBALL_SHA256 = "7b25be99a502f070b2de81dafc08da7051d992325d6e67daa9045a918fffdbea"
-UPSTREAM_GIT = "https://github.com/micropython/micropython"
-UPSTREAM_TAG = "v1.25.0"
-UPSTREAM_COMMIT = "f498a16c7db6d4b2de200b3e0856528dfe0613c3"
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A source that Debian has as a tarball, and upstream in git."""
+
+    name: str
+    debian_source: str
+    debian_sha256: str  # of the .orig tarball
+    git: str
+    tag: str
+    commit: str
+
+    @property
+    def origins(self) -> list[str]:
+        """What the stamp of a folder that holds it says."""
+        return [f"debian {self.debian_sha256}", f"git {self.commit}"]
+
+
+MICROPYTHON = Upstream(
+    "micropython",
+    "micropython=1.25.0+ds-1",
+    "7b25be99a502f070b2de81dafc08da7051d992325d6e67daa9045a918fffdbea",
+    "https://github.com/micropython/micropython",
+    "v1.25.0",
+    "f498a16c7db6d4b2de200b3e0856528dfe0613c3",
+)
+ZSTD = Upstream(
+    "zstd",
+    "libzstd=1.5.7+dfsg-1",
+    "0c092ef267edce57ba7f3f2645c861f72eaf5e76273c6c3632869423464b90a5",
+    "https://github.com/facebook/zstd",
+    "v1.5.7",
+    "f8745da6ff1ad1e7bab384bd1f9d742439278e99",
+)
 
 MONOCYPHER_PACKAGE = "pymonocypher==4.0.3.4"
 MONOCYPHER_SHA256 = "5e56e3d3eb770a53e0b9f6274146663c11a11f3d0de5cd48e3be0428d1b07a4a"
@@ -108,27 +139,39 @@ def apt_options(scratch: Path, mirror: str) -> list[str]:
     return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
 
-def micropython_from_debian(mirror: str, scratch: Path, target: Path) -> None:
-    """Debian's .orig tarball through apt-get (10 MB of index, 6 MB of source)."""
+def fetch_from_debian(upstream: Upstream, mirror: str, scratch: Path, target: Path) -> None:
+    """Debian's .orig tarball through apt-get (10 MB of index, once)."""
     options = apt_options(scratch, mirror)
-    run("apt-get", *options, "update")
-    run("apt-get", *options, "source", "--download-only", "--tar-only", DEBIAN_SOURCE, cwd=scratch)
-    tarballs = list(scratch.glob("micropython_*.orig.tar.xz"))
+    if not any((scratch / "lists").glob("*Sources*")):
+        run("apt-get", *options, "update")
+    run("apt-get", *options, "source", "--download-only", "--tar-only", upstream.debian_source, cwd=scratch)
+    source, _, version = upstream.debian_source.partition("=")
+    tarballs = list(scratch.glob(f"{source}_{version.rpartition('-')[0]}.orig.tar.*"))
     if len(tarballs) != 1:
-        raise FetchError("apt-get source did not leave one micropython .orig tarball")
-    check_hash(tarballs[0], DEBIAN_TARBALL_SHA256)
+        raise FetchError(f"apt-get source did not leave one .orig tarball of {upstream.name}")
+    check_hash(tarballs[0], upstream.debian_sha256)
     unpack(tarballs[0], target)
 
 
-def micropython_from_git(scratch: Path, target: Path) -> None:
-    """Upstream's tag, shallow, its commit checked; submodules are not needed by the port."""
+def fetch_from_git(upstream: Upstream, scratch: Path, target: Path) -> None:
+    """Upstream's tag, shallow, its commit checked; submodules are not needed."""
     clone = scratch / "git"
-    run("git", "clone", "--quiet", "--depth", "1", "--branch", UPSTREAM_TAG, UPSTREAM_GIT, clone)
+    run("git", "clone", "--quiet", "--depth", "1", "--branch", upstream.tag, upstream.git, clone)
     commit = run("git", "-C", clone, "rev-parse", "HEAD").strip()
-    if commit != UPSTREAM_COMMIT:
-        raise FetchError(f"upstream's {UPSTREAM_TAG} is commit {commit}, pinned is {UPSTREAM_COMMIT}")
+    if commit != upstream.commit:
+        raise FetchError(f"upstream's {upstream.tag} is commit {commit}, pinned is {upstream.commit}")
     shutil.rmtree(clone / ".git")
     adopt(clone, target)
+
+
+def fetch_upstream(upstream: Upstream, scratch: Path, target: Path) -> str:
+    """Fill target; returns where it came from, for the stamp."""
+    mirror = debian_mirror()
+    if mirror is not None:
+        fetch_from_debian(upstream, mirror, scratch, target)
+        return upstream.origins[0]
+    fetch_from_git(upstream, scratch, target)
+    return upstream.origins[1]
 
 
 def micropython_from_path(source: Path, target: Path) -> None:
@@ -137,19 +180,6 @@ def micropython_from_path(source: Path, target: Path) -> None:
         raise FetchError(f"{source} is not a MicroPython source folder")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(".git", "build", "build-*"))
-
-
-def fetch_micropython(source: Path | None, scratch: Path, target: Path) -> str:
-    """Fill target; returns where it came from, for the stamp."""
-    if source is not None:
-        micropython_from_path(source, target)
-        return f"path {source}"
-    mirror = debian_mirror()
-    if mirror is not None:
-        micropython_from_debian(mirror, scratch, target)
-        return f"debian {DEBIAN_TARBALL_SHA256}"
-    micropython_from_git(scratch, target)
-    return f"git {UPSTREAM_COMMIT}"
 
 
 def fetch_monocypher(scratch: Path, target: Path) -> str:
@@ -174,16 +204,25 @@ def fetch(build: Path, source: Path | None, only: str | None) -> None:
     """Bring BUILD_DIR/src up to date; FetchError if something cannot be had."""
     folder = build.resolve() / "src"
     folder.mkdir(parents=True, exist_ok=True)
-    micropython, monocypher = folder / "micropython", folder / "monocypher"
-    pinned = [f"debian {DEBIAN_TARBALL_SHA256}", f"git {UPSTREAM_COMMIT}"]
-    wanted = pinned if source is None else [f"path {source}"]
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        if only in (None, "micropython") and not is_current(micropython, wanted):
-            origin = fetch_micropython(source, Path(scratch), micropython)
-            (micropython / STAMP).write_text(origin + "\n")
-        if only in (None, "monocypher") and not is_current(monocypher, [f"pypi {MONOCYPHER_SHA256}"]):
-            origin = fetch_monocypher(Path(scratch), monocypher)
-            (monocypher / STAMP).write_text(origin + "\n")
+
+    def bring(name: str, wanted: list[str], get: Callable[[Path], str]) -> None:
+        target = folder / name
+        if only in (None, name) and not is_current(target, wanted):
+            (target / STAMP).write_text(get(target) + "\n")
+
+    def copy_micropython(target: Path) -> str:
+        assert source is not None
+        micropython_from_path(source, target)
+        return f"path {source}"
+
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        scratch = Path(name)
+        if source is not None:
+            bring("micropython", [f"path {source}"], copy_micropython)
+        else:
+            bring("micropython", MICROPYTHON.origins, lambda target: fetch_upstream(MICROPYTHON, scratch, target))
+        bring("zstd", ZSTD.origins, lambda target: fetch_upstream(ZSTD, scratch, target))
+        bring("monocypher", [f"pypi {MONOCYPHER_SHA256}"], lambda target: fetch_monocypher(scratch, target))
 
 
 def main() -> int:
@@ -191,7 +230,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Fetch the pinned third-party sources into BUILD_DIR/src.")
     parser.add_argument("build", type=Path, metavar="BUILD_DIR")
     parser.add_argument("--micropython-src", type=Path, default=os.environ.get("MICROPYTHON_SRC") or None)
-    parser.add_argument("--only", choices=("micropython", "monocypher"))
+    parser.add_argument("--only", choices=("micropython", "zstd", "monocypher"))
     arguments = parser.parse_args()
     source: Path | None = Path(arguments.micropython_src).resolve() if arguments.micropython_src else None
     try:

@@ -62,6 +62,9 @@ void blake2b(uint8_t *hash, size_t hash_size, const void *data, size_t size);
 /* The 16-byte hashes of four pages at once; only on a CPU with AVX2 and with vector registers at hand. */
 void blake2b_pages(uint8_t *const hash[4], const void *const page[4]);
 
+/* Decompresses one zstd frame: 1 if that gives `size` bytes. Any input is safe; not in two contexts at once. */
+int zstd_unpack(void *to, size_t size, const void *from, size_t from_size);
+
 void sha512(uint8_t hash[64], const void *data, size_t size);
 enum { ED25519_MESSAGE_SIZE_MAX = 1024 };
 /* 1: the message has this signature of the key's holder (RFC 8032). A longer message has none. */

@@ -155,12 +155,33 @@ static int is_reading(void) {
     return 0;
 }
 
-/* At the start: until those that are being asked have answered; for a moment only where another one serves. */
+/* The first store of the table that no attached disk serves; 0: there is none. */
+static unsigned first_absent(void) {
+    for (unsigned home = 1; home <= STORE_ENTRY_COUNT_MAX; home++)
+        if (store.far[home - 1].block_count != 0 && !is_served(home))
+            return home;
+    return 0;
+}
+
+/* At the start: until those that are being asked have answered; for a moment only where others serve all. */
 void attach_wait(uint64_t limit_ns) {
     uint64_t start = store.env->now_ns();
     attach_step();
-    while (is_reading() && store.env->now_ns() - start < (is_served(1) ? FAR_LATE_NS : limit_ns))
+    while (is_reading() && store.env->now_ns() - start < (first_absent() == 0 ? FAR_LATE_NS : limit_ns))
         store.env->poll();
+}
+
+/* The same for a near that has just adopted: who starts the machine should know at once if a store is not there. */
+void attach_all(uint64_t limit_ns) {
+    attach_wait(limit_ns);
+    unsigned home = first_absent();
+    if (home == 0)
+        return;
+    const struct store_entry_disk *entry = &store.far[home - 1];
+    uint64_t id; /* as people see it: the first eight of its bytes */
+    memcpy(&id, entry->store_id, sizeof id);
+    store_notice("far store %016lx... of generation %lu is needed, too, and is not attached",
+                 (unsigned long)__builtin_bswap64(id), (unsigned long)entry->generation);
 }
 
 /* The start could not find out who this one is, or need not: it is asked. */

@@ -148,7 +148,7 @@ static int localise(void) {
     const struct block_ptr_disk *pointer = &boot.node->child[boot.child];
     if (ptr_store(pointer) == 0 || pointer_check(pointer, 0) != 0)
         return retry_later(STATE_CHOOSE);
-    int status = copy_find(ptr_store(pointer), ptr_block(pointer), &near_block);
+    int status = copy_find(ptr_store(pointer), copy_key(pointer), &near_block);
     if (status == -E_AGAIN)
         return 0;
     if (status == 0 && near_block != 0) {
@@ -161,8 +161,8 @@ static int localise(void) {
 static int child_read(void) {
     uint64_t near_block;
     const struct block_ptr_disk *pointer = &boot.node->child[boot.child];
-    int status = copy_find(ptr_store(pointer), ptr_block(pointer), &near_block);
-    if (status == -E_AGAIN || copy_page(ptr_store(pointer), ptr_block(pointer)) != NULL)
+    int status = copy_find(ptr_store(pointer), copy_key(pointer), &near_block);
+    if (status == -E_AGAIN || copy_page(ptr_store(pointer), copy_key(pointer)) != NULL)
         return 0;
     if (status != 0 || near_block == 0)
         return retry_later(STATE_LOCALISE);
@@ -263,11 +263,11 @@ static int prepare_map(void) {
         uint64_t near_block;
         if (!ptr_present(pointer))
             continue;
-        int status = copy_find(ptr_store(pointer), ptr_block(pointer), &near_block);
+        int status = copy_find(ptr_store(pointer), copy_key(pointer), &near_block);
         if (status == 0 && near_block == 0)
             status = -E_NOENT;
         if (status == 0)
-            status = copy_set(ptr_store(pointer), ptr_block(pointer), near_block);
+            status = copy_set(ptr_store(pointer), copy_key(pointer), near_block);
         if (status != 0)
             return status;
     }
@@ -282,8 +282,8 @@ static void take_copies(struct node_disk *own) {
         memset(&own->child[i], 0, sizeof own->child[i]);
         if (!ptr_present(pointer))
             continue;
-        check(copy_find(ptr_store(pointer), ptr_block(pointer), &near_block) == 0);
-        check(copy_set(ptr_store(pointer), ptr_block(pointer), 0) == 0);
+        check(copy_find(ptr_store(pointer), copy_key(pointer), &near_block) == 0);
+        check(copy_set(ptr_store(pointer), copy_key(pointer), 0) == 0);
         own->child[i] = *pointer;
         own->child[i].where = near_block * SECTORS_PER_BLOCK | (uint64_t)PTR_PRESENT << 56;
         own->child[i].birth_length = commit_generation() | (uint64_t)BLOCK_SIZE << 48;

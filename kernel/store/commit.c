@@ -392,7 +392,7 @@ static void fill_root(struct root_disk *root) {
     const struct store_commit *request = commit.request;
     *root = store.root;
     root->magic = ROOT_MAGIC;
-    root->version = FORMAT_VERSION;
+    root->version = store.header.version;
     root->record_version = request->record_version;
     root->sequence = store.sequence_max + 1 + commit.root_tries % ROOT_SLOT_COUNT;
     root->generation = request->generation;

@@ -37,6 +37,21 @@ static struct {
     int found_none;        /* all were looked at twice: there are none */
 } drop;
 
+/* The map has whole pages for the numbers of blocks; those of sectors come after them. */
+static uint64_t first_sector_key(unsigned home) {
+    return (store.far[home - 1].block_count + COUNTS_PER_PAGE - 1) / COUNTS_PER_PAGE * COUNTS_PER_PAGE;
+}
+
+/* What the map has a far page under: its block; a compressed one, of which a block holds several, its sector. */
+uint64_t copy_key(const struct block_ptr_disk *pointer) {
+    return ptr_compressed(pointer) ? first_sector_key(ptr_store(pointer)) + ptr_place(pointer) : ptr_block(pointer);
+}
+
+/* No key of the map is as large. */
+static uint64_t map_end(unsigned home) {
+    return first_sector_key(home) + store.far[home - 1].block_count * SECTORS_PER_BLOCK;
+}
+
 static struct node_key map_key(unsigned home, uint64_t far_block) {
     return page_of(TREE_META, META_PRESENCE + home, far_block / COUNTS_PER_PAGE);
 }
@@ -55,6 +70,19 @@ int copy_find(unsigned home, uint64_t far_block, uint64_t *near_block) {
     if (*near_block >= store.header.block_count || (*near_block != 0 && block_is_fixed(*near_block)))
         *near_block = 0;
     return status;
+}
+
+/* Whether a far block, or a compressed page in it, has a copy; also where that cannot be known now. */
+int copy_has_part(unsigned home, uint64_t far_block) {
+    uint64_t near_block, sector = first_sector_key(home) + far_block * SECTORS_PER_BLOCK;
+    struct node *page;
+    int status = copy_find(home, far_block, &near_block);
+    if (status != 0 || near_block != 0 || tree_read(map_key(home, sector), &page) != 0)
+        return 1;
+    for (unsigned i = 0; page != NULL && i < SECTORS_PER_BLOCK; i++)
+        if (*map_entry(page, sector + i) != 0)
+            return 1;
+    return 0;
 }
 
 int copy_set(unsigned home, uint64_t far_block, uint64_t near_block) {
@@ -129,19 +157,19 @@ static int one_goes_for_it(void) {
 
 /* A verified far page has come: keeps a copy of it, if that is cheap now. */
 int copy_offer(const struct block_ptr_disk *pointer, const void *page) {
-    struct copy *copy = slot_for(ptr_store(pointer), ptr_block(pointer));
+    struct copy *copy = slot_for(ptr_store(pointer), copy_key(pointer));
     if (copy == NULL || store.broken ||
         store.free_count - alloc_resting() < store.header.block_count / RESERVE_SHARE)
-        return copy_page(ptr_store(pointer), ptr_block(pointer)) != NULL;
+        return copy_page(ptr_store(pointer), copy_key(pointer)) != NULL;
     if (is_short() && !one_goes_for_it())
         return 0;
     copy->page = store.env->page_alloc(0);
     if (copy->page == NULL)
         return 0;
-    copy_used(ptr_store(pointer), ptr_block(pointer));
+    copy_used(ptr_store(pointer), copy_key(pointer));
     memcpy(copy->page, page, BLOCK_SIZE);
     copy->home = ptr_store(pointer);
-    copy->far_block = ptr_block(pointer);
+    copy->far_block = copy_key(pointer);
     begin(copy, COPY_QUEUED);
     return 1;
 }
@@ -265,7 +293,7 @@ static int drop_one(unsigned home, uint64_t far_block, uint64_t near_block) {
 /* To the next page of a map, of the next store, or to the beginning. */
 static void hand_next(uint64_t far_block) {
     drop.far_block = far_block;
-    if (drop.far_block < store.far[drop.home - 1].block_count && fetch_can_ask(drop.home))
+    if (drop.far_block < map_end(drop.home) && fetch_can_ask(drop.home))
         return;
     drop.far_block = 0;
     if (++drop.home <= STORE_ENTRY_COUNT_MAX)
@@ -282,7 +310,7 @@ static void hand_start(void) {
     uint64_t word;
     store.env->random(&word, sizeof word);
     drop.home = 1;
-    drop.far_block = store.far[0].block_count != 0 ? word % store.far[0].block_count : 0;
+    drop.far_block = store.far[0].block_count != 0 ? word % map_end(1) : 0;
 }
 
 /* Moves the hand on, to the end of a page of the map at most. 1: go on; 0: there is nothing to do, or it waits. */

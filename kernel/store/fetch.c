@@ -104,7 +104,7 @@ static int next_disk(const struct job *job, unsigned *disk) {
 static int is_gone(const struct job *job) {
     const struct block_ptr_disk *pointer = &job->fetch->pointer;
     uint64_t copy;
-    return job->copy != 0 && (copy_find(ptr_store(pointer), ptr_block(pointer), &copy) != 0 || copy != job->copy);
+    return job->copy != 0 && (copy_find(ptr_store(pointer), copy_key(pointer), &copy) != 0 || copy != job->copy);
 }
 
 static void judge(struct job *job, int status) {
@@ -122,13 +122,13 @@ static void judge(struct job *job, int status) {
             store_notice("near: block %lu does not have its hash",
                          (unsigned long)(job->copy ? job->copy : ptr_block(&fetch->pointer)));
         if (job->copy != 0)
-            copy_bad(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
+            copy_bad(ptr_store(&fetch->pointer), copy_key(&fetch->pointer));
         else
             ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
     } else {
         disk_good(job->disk);
         store.facts.far_used += job->disk != 0;
-        if (job->disk != 0 && copy_offer(&fetch->pointer, fetch->page))
+        if (job->disk != 0 && copy_offer(&fetch->pointer, fetch->page) && !ptr_compressed(&fetch->pointer))
             ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
         finish(job, 0);
         return;
@@ -136,8 +136,17 @@ static void judge(struct job *job, int status) {
     list_append(&ready, &job->link);
 }
 
+/* A block of its own that came to where its page belongs. */
+static void unpack_in_place(const struct store_fetch *fetch) {
+    static uint8_t block[BLOCK_SIZE];
+    memcpy(block, fetch->page, BLOCK_SIZE);
+    pointer_unpack(&fetch->pointer, fetch->page, block);
+}
+
 static void read_done(struct store_io *io, int status) {
     struct job *job = io->owner;
+    if (status == 0 && job->disk != 0 && ptr_compressed(&job->fetch->pointer))
+        unpack_in_place(job->fetch);
     judge(job, status);
     fetch_pump();
 }
@@ -166,7 +175,7 @@ static void start_read(struct job *job, unsigned disk, uint64_t block) {
 static int take_from_memory(struct job *job) {
     const struct block_ptr_disk *pointer = &job->fetch->pointer;
     unsigned home = ptr_store(pointer);
-    const void *page = copy_page(home, ptr_block(pointer));
+    const void *page = copy_page(home, copy_key(pointer));
     if (page != NULL && hash_matches(pointer, page)) {
         memcpy(job->fetch->page, page, BLOCK_SIZE);
         finish(job, 0);
@@ -178,18 +187,17 @@ static int take_from_memory(struct job *job) {
     if (state != AHEAD_HERE)
         return state == AHEAD_LOADING;
     job->tried |= 1u << job->disk;
-    memcpy(job->fetch->page, page, BLOCK_SIZE);
+    pointer_unpack(pointer, job->fetch->page, page);
     judge(job, 0);
     return 1;
 }
 
 /* A block that would be worth reading with its neighbour. */
 static int is_absent(unsigned home, uint64_t block) {
-    uint64_t copy;
     unsigned disk;
     const void *page;
     return ahead_find(home, block, &page, &disk) == AHEAD_NONE && copy_page(home, block) == NULL &&
-           copy_find(home, block, &copy) == 0 && copy == 0;
+           !copy_has_part(home, block);
 }
 
 int store_must_ask(const struct block_ptr_disk *pointer) {
@@ -279,7 +287,7 @@ static void advance(struct job *job) {
     const struct block_ptr_disk *pointer = &job->fetch->pointer;
     unsigned disk;
     if (ptr_store(pointer) != 0 && !job->copy_tried) {
-        int status = copy_find(ptr_store(pointer), ptr_block(pointer), &job->copy);
+        int status = copy_find(ptr_store(pointer), copy_key(pointer), &job->copy);
         if (status == -E_AGAIN || status == -E_NOMEM) {
             /* Gives its place up: the page of the map needs one, too. */
             list_append(&stalled, &job->fetch->link);
@@ -288,7 +296,7 @@ static void advance(struct job *job) {
         }
         job->copy_tried = 1;
         if (status == 0 && job->copy != 0) {
-            copy_used(ptr_store(pointer), ptr_block(pointer));
+            copy_used(ptr_store(pointer), copy_key(pointer));
             start_read(job, 0, job->copy);
             return;
         }

@@ -117,11 +117,11 @@ static void end_walk(void) {
 /* 0: it has a durable or coming entry in the presence map; 1: it has to be fetched; or a negative error. */
 static int is_missing(const struct block_ptr_disk *pointer) {
     uint64_t near_block;
-    int status = ptr_store(pointer) != 0 ? copy_find(ptr_store(pointer), ptr_block(pointer), &near_block) : 0;
+    int status = ptr_store(pointer) != 0 ? copy_find(ptr_store(pointer), copy_key(pointer), &near_block) : 0;
     if (status != 0 || ptr_store(pointer) == 0 || near_block != 0)
         return status;
     fill.missing_count++;
-    return copy_page(ptr_store(pointer), ptr_block(pointer)) == NULL;
+    return copy_page(ptr_store(pointer), copy_key(pointer)) == NULL;
 }
 
 /* Reads on from a missing block. 1: it is here, or only who asks for it alone may get it; 0: it is on its way. */

@@ -15,6 +15,7 @@ enum {
     SECTOR_SIZE = 512,
     SECTORS_PER_BLOCK = BLOCK_SIZE / SECTOR_SIZE,
     FORMAT_VERSION = 1,
+    FORMAT_VERSION_MAX = 2, /* that is known: with compressed pages in far stores */
     NODE_FANOUT = 128,
     NODE_FANOUT_BITS = 7,
     SPACE_HEIGHT_MAX = 5,
@@ -236,6 +237,11 @@ static inline unsigned ptr_store(const struct block_ptr_disk *p) { return (unsig
 static inline unsigned ptr_flags(const struct block_ptr_disk *p) { return (unsigned)(p->where >> 56); }
 static inline unsigned ptr_level(const struct block_ptr_disk *p) { return ptr_flags(p) & PTR_LEVEL_MASK; }
 static inline uint64_t ptr_birth(const struct block_ptr_disk *p) { return p->birth_length & 0xffffffffffffull; }
+static inline int ptr_compressed(const struct block_ptr_disk *p) { return (ptr_flags(p) & PTR_COMPRESSED) != 0; }
+/* Where in its first block it begins. */
+static inline unsigned ptr_offset(const struct block_ptr_disk *p) {
+    return (unsigned)(ptr_place(p) % SECTORS_PER_BLOCK) * SECTOR_SIZE;
+}
 static inline unsigned ptr_length(const struct block_ptr_disk *p) { return (unsigned)(p->birth_length >> 48); }
 
 #endif

@@ -103,6 +103,7 @@ struct block_ptr_disk pointer_placeholder(unsigned level);
 int pointer_is_placeholder(const struct block_ptr_disk *pointer);
 int pointer_is_near(const struct block_ptr_disk *pointer); /* present, and its home is this store */
 int pointer_check(const struct block_ptr_disk *pointer, unsigned level);
+void pointer_unpack(const struct block_ptr_disk *pointer, void *to, const void *block);
 int pointers_translate(struct block_ptr_disk *pointer, unsigned count, unsigned home);
 int header_valid(const struct header_disk *header);
 int root_valid(const struct root_disk *root, const uint8_t *store_id);
@@ -243,6 +244,7 @@ int fetch_unasked(unsigned home, uint64_t block);
 void attach_init(const struct store_options *options);
 void attach_step(void);
 void attach_wait(uint64_t limit_ns);
+void attach_all(uint64_t limit_ns);
 void attach_later(unsigned disk, const char *why);
 uint64_t attach_deadline_ns(void);
 void attach_known(unsigned disk, const struct header_disk *header);
@@ -274,7 +276,9 @@ void copy_drain(void);
 int copy_settled(void);
 int copy_busy(void);
 int copy_is_full(void);     /* another one had better wait, or would not be made */
+uint64_t copy_key(const struct block_ptr_disk *pointer); /* stands for the far block, with these functions */
 int copy_find(unsigned home, uint64_t far_block, uint64_t *near_block);
+int copy_has_part(unsigned home, uint64_t far_block); /* of a block as it is read */
 int copy_set(unsigned home, uint64_t far_block, uint64_t near_block);
 void copy_init(void);
 void copy_used(unsigned home, uint64_t far_block);

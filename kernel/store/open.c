@@ -251,8 +251,8 @@ static int view_disk(unsigned disk, const struct store_options *options) {
     if (status == 0 && !view.blank)
         status = view_sized_ring(disk, options);
     if (status == -E_VERSION)
-        store_notice("%s: it has another format version than %u, which is what this kernel knows", disk_name(disk),
-                     FORMAT_VERSION);
+        store_notice("%s: it has another format version than 1 to %u, which this kernel knows", disk_name(disk),
+                     FORMAT_VERSION_MAX);
     return status;
 }
 
@@ -481,18 +481,19 @@ static void seal_header(void) {
     blake2b(store.header.hash, sizeof store.header.hash, &store.header, offsetof(struct header_disk, hash));
 }
 
-static void make_header(void) {
+/* Of a near that adopts this root; of its format version, since its tree may name compressed pages. */
+static void make_header(const struct root_disk *root) {
     struct header_disk *header = &store.header;
     uint64_t block_count = store.env->disk_sectors[0] / SECTORS_PER_BLOCK;
     memset(header, 0, sizeof *header);
     header->magic = HEADER_MAGIC;
-    header->version = FORMAT_VERSION;
+    header->version = root->version;
     header->ring_count = RING_COUNT;
     store.env->random(header->store_id, sizeof header->store_id);
     header->block_count = block_count < UINT32_MAX ? block_count : UINT32_MAX;
     header->ring_first = RING_FIRST_BLOCK;
     header->ring_stride = (header->block_count - RING_FIRST_BLOCK) / RING_COUNT;
-    header->created_wall_ns = store.root.wall_ns;
+    header->created_wall_ns = root->wall_ns;
     seal_header();
 }
 
@@ -605,7 +606,7 @@ static int adopt(const struct store_options *options) {
     status = adopt_table(disk, &root);
     if (status != 0)
         return status;
-    make_header();
+    make_header(&root);
     struct block_ptr_disk *pointers[] = {&root.tree, &root.kernel, &root.loader, &root.resume};
     for (unsigned i = 0; status == 0 && i < 4; i++)
         status = pointers_translate(pointers[i], 1, 1);
@@ -634,7 +635,7 @@ static int adopt(const struct store_options *options) {
     store.facts.packed_count = root.packed_count;
     root.packed_count = 0;
     take_root(&root);
-    attach_wait(FAR_LATE_NS); /* while the packed blocks come: it may be another one that has them unharmed */
+    attach_all(PATIENCE_NS); /* while the packed blocks come: it may be another one that has them unharmed */
     if (status == 0)
         status = verify_top(TREE_MAIN);
     if (status == 0)
@@ -650,6 +651,10 @@ static int adopt(const struct store_options *options) {
  */
 static int resume(const struct store_options *options) {
     int copies = view.header_copies;
+    if (view.header.version > FORMAT_VERSION && view.header.ring_stride == 1) {
+        store_notice("near: a compressed far image cannot be written: it can only be a far store");
+        return -E_FOREIGN;
+    }
     store.header = view.header;
     int status = choose_root(options);
     if (status == 0 && (status = sync_run(STORE_FLUSH, 0, 0, NULL)) != 0)

@@ -44,6 +44,8 @@ struct store_env {
     void (*hash_pages)(uint8_t *const hash[4], const void *const page[4]);
     /* Whether the message has this Ed25519 signature of the key's holder; NULL: it never has. */
     int (*signature_valid)(const uint8_t key[32], const uint8_t signature[64], const void *message, size_t size);
+    /* Decompresses (zstd): 1 if that gives `size` bytes; bounded, whatever the input is; NULL: it never does. */
+    int (*unpack)(void *to, size_t size, const void *from, size_t from_size);
     void (*notice)(const char *text);            /* one line for people: damage found, store lost, store back */
     unsigned disk_count;                         /* near included */
     uint64_t disk_sectors[1 + STORE_FAR_COUNT_MAX]; /* 0: not attached */

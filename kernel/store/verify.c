@@ -62,12 +62,29 @@ int block_is_fixed(uint64_t block) {
     return offset % store.header.ring_stride == 0 && offset / store.header.ring_stride < RING_COUNT;
 }
 
+static int whole_check(const struct block_ptr_disk *pointer) {
+    return ptr_length(pointer) == BLOCK_SIZE && ptr_offset(pointer) == 0;
+}
+
+/* A page; it lies in one block. */
+static int compressed_check(const struct block_ptr_disk *pointer) {
+    return ptr_level(pointer) == 0 && ptr_length(pointer) > 0 && ptr_offset(pointer) + ptr_length(pointer) <= BLOCK_SIZE;
+}
+
+/* What a pointer names, out of the block that it lies in. What makes no sense is zeros, which do not have its hash. */
+void pointer_unpack(const struct block_ptr_disk *pointer, void *to, const void *block) {
+    if (!ptr_compressed(pointer))
+        memcpy(to, block, BLOCK_SIZE);
+    else if (!store.env->unpack(to, BLOCK_SIZE, (const uint8_t *)block + ptr_offset(pointer), ptr_length(pointer)))
+        memset(to, 0, BLOCK_SIZE);
+}
+
 /* A present pointer as it stands in a verified node, numbers translated. */
 int pointer_check(const struct block_ptr_disk *pointer, unsigned level) {
     unsigned home = ptr_store(pointer);
-    if (ptr_flags(pointer) & PTR_COMPRESSED)
+    if (ptr_compressed(pointer) && (home == 0 || store.env->unpack == NULL))
         return -E_VERSION;
-    if (ptr_level(pointer) != level || ptr_length(pointer) != BLOCK_SIZE || ptr_place(pointer) % SECTORS_PER_BLOCK != 0)
+    if (ptr_level(pointer) != level || (ptr_compressed(pointer) ? !compressed_check(pointer) : !whole_check(pointer)))
         return -E_CORRUPT;
     if (home > STORE_ENTRY_COUNT_MAX)
         return -E_CORRUPT;
@@ -97,7 +114,7 @@ int header_valid(const struct header_disk *header) {
     blake2b(hash, sizeof hash, header, offsetof(struct header_disk, hash));
     if (header->magic != HEADER_MAGIC || memcmp(hash, header->hash, sizeof hash) != 0)
         return -E_FOREIGN;
-    if (header->version != FORMAT_VERSION)
+    if (header->version == 0 || header->version > FORMAT_VERSION_MAX)
         return -E_VERSION;
     if (header->ring_count != RING_COUNT || header->ring_first != RING_FIRST_BLOCK || header->ring_stride == 0)
         return -E_CORRUPT;
@@ -115,7 +132,7 @@ int root_valid(const struct root_disk *root, const uint8_t *store_id) {
     blake2b(hash, sizeof hash, root, offsetof(struct root_disk, hash));
     if (memcmp(hash, root->hash, sizeof hash) != 0)
         return -E_CORRUPT;
-    if (root->version != FORMAT_VERSION)
+    if (root->version == 0 || root->version > FORMAT_VERSION_MAX)
         return -E_VERSION;
     if (root->tree_height > DIRECTORY_HEIGHT_MAX || root->meta_height > DIRECTORY_HEIGHT_MAX)
         return -E_CORRUPT;

@@ -263,7 +263,8 @@ static void hash_pages(uint8_t *const hash[4], const void *const page[4]) {
 
 static struct store_env env = {.hash_pages = hash_pages, .submit = submit, .poll = poll, .page_alloc = page_alloc,
                                .page_free = page_free, .wake = wake, .now_ns = now_ns, .random = random_bytes,
-                               .notice = say_notice, .signature_valid = ed25519_valid};
+                               .notice = say_notice, .signature_valid = ed25519_valid,
+                               .unpack = zstd_unpack};
 
 _Noreturn void panic(const char *template, ...) {
     va_list arguments;

@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 
 import checker
 import pytest
+import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from revenant.format import PageKey
+from revenant.check import Checker
+from revenant.format import PageKey, Pointer
 from revenant.keys import public_bytes
 from revenant.store import Store
 from revenant.writer import BootObjects, Contents, StoreWriter
@@ -73,9 +75,6 @@ def write_far(path: pathlib.Path, contents: Contents) -> Far:
 
 def assert_good(host: Host, far: Far) -> None:
     """Both checkers find nothing; the far image is attached to the tools' one."""
-    from revenant.check import Checker
-    from revenant.store import Store
-
     image = host.image()
     assert checker.check(image) == []
     with Store(far.path) as far_store, Store(host.directory / "disk0.img", [far_store]) as near:
@@ -157,8 +156,6 @@ def test_near_becomes_bootable(start: Start, far: Far) -> None:
     root = checker.load(image).root
     assert root is not None and root.boot[0].present and root.boot[0].store == 0 and root.boot[1].store == 0
     assert_good(host, far)
-    from revenant.store import Store
-
     with Store(host.directory / "disk0.img") as near:
         assert near.kernel() == far.kernel
 
@@ -453,6 +450,82 @@ def test_a_far_that_fails_now_and_then(start: Start, far: Far) -> None:
     host("idle 12000")  # ms, in which it is asked last
     assert host.holds(16, 120, 220)
     assert "answers again" in host.notices()
+
+
+def publish_compressed(path: pathlib.Path) -> str:
+    """CONTENTS with every page compressed, none of them alone in its block; its root hash."""
+    contents = replace(CONTENTS, compress=zstandard.ZstdCompressor(12).compress, store_id=b"c" * 16)
+    return StoreWriter(path, contents, None, ring_stride=1).write().hash.hex()
+
+
+def compressed_pages(path: pathlib.Path) -> dict[int, Pointer]:
+    """Pages of space 16 of an image."""
+    with Store(path) as store:
+        found = {key.page: pointer for key, pointer in store.pages(store.tree) if key.space == 16}
+    assert all(pointer.compressed for pointer in found.values())
+    return found
+
+
+def test_compressed_pages(start: Start, tmp_path: pathlib.Path) -> None:
+    """They are verified, kept as what they are, changed and forgotten like others; near then needs no far store."""
+    path = tmp_path / "far.img"
+    trust = publish_compressed(path)
+    with Store(path) as store:
+        Checker(store).check_structure()
+        assert store.header.version == 2 and store.header.block_count == 2048
+    host = start(formatted=False)
+    host("load 1", path)
+    assert host("open", trust) == "7"
+    assert host.holds(16, 3, 103) and host.holds(16, 4, 104)
+    host("puts 16 5 900 2")
+    host("clone 16 17")
+    host("commit 1 0")
+    settle(host)
+    host.image()
+    with Store(path) as far_store, Store(host.directory / "disk0.img", [far_store]) as near:
+        assert near.header.version == near.root.version == 2
+        Checker(near).check_structure()
+    fill(host)
+    host("crash")
+    host("set dead 1 1")
+    assert host("open") == "8"
+    assert host.holds(16, 5, 900) and host.holds(17, 6, 106)
+    for (space, page), value in PAGES.items():
+        assert host.holds(space, page, value) or (space == 16 and page in (5, 6))
+    assert checker.check(host.image()) == []
+
+
+def test_damaged_compressed_pages(start: Start, tmp_path: pathlib.Path) -> None:
+    """A frame that is none, and one with another page in it, come from the next store; others of its block do not."""
+    path = tmp_path / "far.img"
+    trust = publish_compressed(path)
+    pages = compressed_pages(path)
+    host = start(formatted=False)
+    host("load 1", path)
+    host("load 2", path)
+    host("set memory 0 90")  # little is read ahead
+    assert host("open", trust) == "7"
+    for page in (200, 250):
+        host("flip", 1, pages[page].block, pages[page].offset + (1 if page == 200 else pages[page].length // 2))
+    assert all(host.holds(16, page, 100 + page) for page in (199, 200, 201, 250, 251))
+    assert host.facts()["hash_failures"] >= 1
+    for page in (20, 21):
+        host("flip", 1, pages[page].block, pages[page].offset + 9)
+        host("flip", 2, pages[page].block, pages[page].offset + 9)
+    with pytest.raises(StoreError) as caught:
+        host.holds(16, 20, 120)
+    assert caught.value.code == E_CORRUPT
+
+
+def test_a_compressed_image_is_no_near(start: Start, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "far.img"
+    publish_compressed(path)
+    host = start()
+    host("crash")
+    host("load 0", path)
+    with pytest.raises(StoreError) as caught:
+        host("open")
+    assert caught.value.code == E_FOREIGN and "can only be a far store" in host.notices()
 
 
 def test_a_damaged_copy_is_forgotten(start: Start, far: Far) -> None:

@@ -392,6 +392,38 @@ def test_signed_by_its_publisher(
     assert fars[1].reads()[4:]
 
 
+def test_published_again_while_incomplete(
+    machine: Start, published: Published, blank: Path, tmp_path: Path
+) -> None:
+    """What is published against the image that it came from is small, and with that image goes on exactly."""
+    first = machine(blank, fars=[str(published.path)], trust=published.trust, fill=False)
+    wait_for_prompt(first)
+    first.command_at_prompt("warm['to'] = 'elsewhere'")
+    first.command_at_prompt("ballast[300 * 4096] = 77")
+    first.command_at_prompt("revenant.commit() > 0")
+    first.kill()
+    small = tmp_path / "small.img"
+    bases = open_fars([published.path])
+    with Store(blank, bases) as near:
+        assert Checker(near).check_structure().blocks_absent == 0
+        root = publish_image(near, small, None, delta=True, base=bases[0], compress=True)
+    with Store(small, bases) as store:
+        own = [pointer for _, pointer in store.pages(store.tree) if pointer.store == 0]
+    assert any(pointer.compressed for pointer in own)
+    print(f"{len(own)} pages carried, {small.stat().st_blocks * 512} bytes of {published.size}")
+    assert len(own) < 200
+    other = tmp_path / "other.img"
+    other.write_bytes(b"")
+    os.truncate(other, 64 * MIB)
+    now = machine(other, fars=[str(small), str(published.path)], trust=root.hash.hex())
+    wait_for_prompt(now)
+    assert now.command_at_prompt("warm") == "{'to': 'elsewhere', 'from': 'afar'}"
+    assert now.command_at_prompt("sum(ballast[i] for i in range(0, len(ballast), 4096))") == str(
+        ballast_sum(0, BALLAST_MIB * 256) - (300 % 251 + 1) + 77
+    )
+    now.expect_voice("near is complete")
+
+
 def test_a_far_with_a_flipped_bit(machine: Start, serve: Serve, published: Published, blank: Path) -> None:
     """Nothing unverified is mapped: the program that needs the page waits, the console says why."""
     with Store(published.path) as store:

@@ -13,7 +13,7 @@ import pytest
 from revenant.check import Checker, check_store
 from revenant.errors import StoreError
 from revenant.format import SPACE_SHARES, PageKey, RootFlag
-from revenant.publish import Copy, copy_generation, publish_image
+from revenant.publish import Copy, copy_generation, load_compressor, publish_image
 from revenant.store import Store, Tree, open_fars
 from revenant.trust import KEY_PREFIX, is_trusted, parse_trust
 
@@ -50,8 +50,19 @@ def test_command(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:
     result = run_revenant("publish", small_image, tmp_path / "other.img", "--at", "9")
     assert result.returncode == 1 and "not retained" in result.stderr
     assert not (tmp_path / "other.img").exists()
-    result = run_revenant("publish", small_image, tmp_path / "json.img", "--at", "1", "--json")
-    assert json.loads(result.stdout)["generation"] == 1
+    listed = tmp_path / "resume.list"
+    listed.write_text("[   0.03] touched 0:0\r\ntouched 16:1025\ntouched 16:1025\nsomething else\n")
+    words = ["--at", "1", "--resume-list", listed]
+    result = run_revenant("publish", small_image, tmp_path / "listed.img", *words)
+    assert "generation 1, " in result.stderr and "; a start needs " in result.stderr
+    with Store(tmp_path / "listed.img") as far:
+        assert far.resume_keys() == [PageKey(0, 0), PageKey(16, 1025)] and far.root.packed_count > 2
+    result = run_revenant("publish", small_image, tmp_path / "json.img", "--json")
+    facts = json.loads(result.stdout)
+    assert facts["generation"] == 1 and facts["bytes"] > 0 and facts["far_stores"] == [] and not facts["signed"]
+    listed.write_text("nothing")
+    result = run_revenant("publish", small_image, tmp_path / "no.img", *words)
+    assert result.returncode == 1 and f"{listed}: no resume list" in result.stderr
 
 
 def test_signing(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:
@@ -151,6 +162,133 @@ def test_published_again_with_its_far(adopted: tuple[Path, Path], tmp_path: Path
         with Store(out) as complete:
             check_store(complete)
             assert contents(complete, complete.tree) == contents(near, near.tree)
+
+
+def open_chain(*paths: Path) -> Store:
+    """The first with the others as far stores."""
+    fars = open_fars(list(paths[1:]))
+    return Store(paths[0], fars)
+
+
+def assert_adopted_exactly(harness: Path, folder: Path, expected: dict[PageKey, bytes], *fars: Path) -> Path:
+    """kernel/store adopts the first with all of them attached, fills near, and needs none of them then; the image."""
+    folder.mkdir()
+    with open_chain(*fars) as far:
+        trust = far.root.hash.hex()
+    near = folder / "near.img"
+    with store_host.Host(harness, folder) as host:
+        host("disk", 0, 4096)
+        for disk, path in enumerate(fars, 1):
+            host("load", disk, path)
+        host("open", trust)
+        for _ in range(50):
+            host("fill", 2000)
+            host("commit", 0, 0)
+        assert host.facts()["complete"]
+        near.write_bytes(host.image())
+    with Store(near) as alone:
+        Checker(alone).check_structure()
+        assert contents(alone, alone.tree) == expected
+    return near
+
+
+def assert_says_what_is_missing(harness: Path, folder: Path, far: Path, needed: Path) -> None:
+    """An image that names another store is adopted without it, which is said."""
+    folder.mkdir()
+    with Store(far) as store, Store(needed) as other, store_host.Host(harness, folder) as host:
+        host("disk", 0, 4096)
+        host("load", 1, far)
+        host("open", store.root.hash.hex())
+        said = f"far store {other.header.store_id[:8].hex()}... of generation {other.root.generation} is needed"
+        assert said in host.notices()
+
+
+def own_count(store: Store) -> int:
+    """Pages that an image carries itself."""
+    return sum(pointer.store == 0 for key, pointer in store.pages(store.tree))
+
+
+@pytest.mark.parametrize("by", ["file", "own far stores"])
+def test_delta_of_an_incomplete_machine(
+    adopted: tuple[Path, Path], tmp_path: Path, harness: Path, by: str
+) -> None:
+    """Only what it has changed is carried; what it has never fetched need not even be at hand."""
+    near_path, far_path = adopted
+    out = tmp_path / "delta.img"
+    with store_host.Host(harness, tmp_path) as host:
+        host("load", 0, near_path)
+        host("load", 1, far_path)
+        host("open")
+        for _ in range(20):  # kernel and loader become its own
+            host("idle", 100)
+            host("commit", 0, 0)
+        near_path.write_bytes(host.image())
+    bases = open_fars([far_path] if by == "file" else [])
+    with Store(near_path, open_fars([far_path])) as near:
+        expected = contents(near, near.tree)
+    with Store(near_path, bases) as near:
+        publish_image(near, out, None, delta=True, base=bases[0] if bases else None)
+    with open_chain(out, far_path) as delta:
+        check_store(delta)
+        assert contents(delta, delta.tree) == expected
+        assert own_count(delta) == 1 and [entry.store_id for entry in delta.table] == [*delta.fars]
+    with Store(out) as alone:
+        assert Checker(alone).check_structure().blocks_absent > 0
+    assert_adopted_exactly(harness, tmp_path / "next", expected, out, far_path)
+    assert_says_what_is_missing(harness, tmp_path / "alone", out, far_path)
+
+
+def test_delta_against_an_older_image(tmp_path: Path, harness: Path, small_image: Path) -> None:
+    """A complete machine, published, changed, and published twice more, each time against the last one.
+
+    The one in the middle is compressed, so the last one names compressed pages.
+    """
+    grown, images = tmp_path / "grown.img", [tmp_path / f"image{i}.img" for i in range(3)]
+    with store_host.Host(harness, tmp_path) as host:
+        host("load", 0, small_image)
+        assert host("open") == "1"
+        for value in range(1, 6):
+            host("put", 16, 9000, value)
+            host("put", 17, value, value)
+            host("puts", 18, value * 1000, 7, 3)
+            host("clone", 16, 20 + value)
+            host("commit", 1, 0)
+        host("drop", 17)
+        host("put", 18, 4001, 0)
+        host("commit", 1, 0)
+        grown.write_bytes(host.image())
+    counts = []
+    for generation, out, bases in ((3, images[0], []), (6, images[1], [0]), (7, images[2], [1, 0])):
+        fars = open_fars([images[i] for i in bases])
+        with Store(grown, fars) as store:
+            copy = Copy(generation, delta=bool(fars), base=next(iter(fars), None))
+            copy_generation(store, out, replace(copy, compress=load_compressor()) if generation == 6 else copy)
+            expected = contents(store, store.tree_at(generation))
+        with open_chain(out, *(images[i] for i in bases)) as delta:
+            check_store(delta)
+            assert contents(delta, delta.tree) == expected
+            counts.append(own_count(delta))
+            assert len(delta.table) == len(bases) and delta.header.version == (2 if bases else 1)
+    assert counts[0] > 20 and counts[2] == 0
+    near = assert_adopted_exactly(harness, tmp_path / "next", expected, *reversed(images))
+    with Store(near) as store:
+        assert len(store.table) == 3
+
+
+def test_compression_needs_a_kernel_that_knows_it(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:
+    """Otherwise the machine could not read itself: a stand-in does not."""
+    out = tmp_path / "out.img"
+    result = run_revenant("publish", small_image, out, "--compress", "zstd")
+    assert result.returncode == 1 and "reads no compressed pages" in result.stderr and not out.exists()
+    with Store(small_image) as near:
+        assert publish_image(near, out, None, compress=None).version == 1
+
+
+def test_bases_that_are_none(small_image: Path, tmp_path: Path, run_revenant: Run) -> None:
+    out = tmp_path / "out.img"
+    for base, reason in ((small_image, "not a published image"), ("far", "has no far stores")):
+        result = run_revenant("publish", small_image, out, "--base", base)
+        assert result.returncode == 1 and reason in result.stderr and not out.exists()
 
 
 def test_older_generation(tmp_path: Path, harness: Path, small_image: Path) -> None:

@@ -87,10 +87,11 @@ class Checker:
         if pointer in self.seen:
             return False
         self.seen[pointer] = place
-        if pointer.store == 0:
+        if pointer.store == 0 and not pointer.compressed:
             other = self.pointer_of.setdefault(pointer.block, pointer)
             if other != pointer:
                 raise self.fault(place, f"block {pointer.block} is also {self.owner[pointer.block]}")
+        if pointer.store == 0:
             self.own(pointer.block, place)
         try:
             self.store.check_pointer(pointer, level)
@@ -109,7 +110,7 @@ class Checker:
         """All of a tree of nodes, no block born after `newest`. `counts`: pointers to each near block."""
         if not pointer.present:
             return
-        if counts is not None and pointer.store == 0:
+        if counts is not None and pointer.store == 0 and not pointer.compressed:
             counts[pointer.block] += 1
             if counts[pointer.block] > 1:
                 return

@@ -17,6 +17,8 @@ BLOCK_SIZE = 4096
 SECTOR_SIZE = 512
 SECTORS_PER_BLOCK = BLOCK_SIZE // SECTOR_SIZE
 FORMAT_VERSION = 1
+FORMAT_VERSION_MAX = 2
+"""With compressed pages in far stores."""
 NODE_FANOUT = 128
 NODE_FANOUT_BITS = 7
 SPACE_HEIGHT_MAX = 5
@@ -112,6 +114,12 @@ class Pointer(Structure):
         where = block * SECTORS_PER_BLOCK | (PtrFlag.PRESENT | level) << 56
         return cls(where, birth | BLOCK_SIZE << 48, block_hash(contents))
 
+    @classmethod
+    def make_compressed(cls, sector: int, length: int, birth: int, contents: bytes) -> Pointer:
+        """A pointer to a page, stored as a zstd frame of that length."""
+        where = sector | (PtrFlag.PRESENT | PtrFlag.COMPRESSED) << 56
+        return cls(where, birth | length << 48, block_hash(contents))
+
     @property
     def present(self) -> bool:
         """False: a missing pointer, which reads as zero pages."""
@@ -143,6 +151,16 @@ class Pointer(Structure):
         return self.where >> 56 & PtrFlag.LEVEL_MASK
 
     @property
+    def compressed(self) -> bool:
+        """Stored as a zstd frame of `length` bytes."""
+        return bool(self.flags & PtrFlag.COMPRESSED)
+
+    @property
+    def offset(self) -> int:
+        """Where it begins in its block, in bytes."""
+        return self.place % SECTORS_PER_BLOCK * SECTOR_SIZE
+
+    @property
     def birth(self) -> int:
         """Generation that wrote the block."""
         return self.birth_length & (1 << 48) - 1
@@ -159,6 +177,10 @@ class Pointer(Structure):
         if self.store + home > STORE_ENTRY_COUNT_MAX:
             raise ValueError(f"store number {self.store} of store {home} is beyond {STORE_ENTRY_COUNT_MAX}")
         return Pointer(self.where + (home << 48), self.birth_length, self.hash)
+
+    def renumbered(self, store: int) -> Pointer:
+        """The same pointer where that store has another number."""
+        return Pointer(self.where & ~(0xFF << 48) | store << 48, self.birth_length, self.hash)
 
 
 MISSING = Pointer()
@@ -198,6 +220,11 @@ class Header(Structure):
         """SIZE bytes with the right hash."""
         body = self.pack()[:480]
         return body + root_hash(body)
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether it is a published store that may hold compressed pages: nobody can write to it."""
+        return self.version > FORMAT_VERSION and self.ring_stride == 1
 
     def is_fixed(self, block: int) -> bool:
         """Whether a block has a fixed place, so that the allocator never gives it out."""
@@ -328,6 +355,11 @@ class StoreEntry(Structure):
     root_hash: bytes = at(16, "32s")
     generation: int = at(48, "Q")
     block_count: int = at(56, "Q")
+
+    def copy_key(self, pointer: Pointer) -> int:
+        """What the presence map has a page of that store under: its block; behind those, a compressed one's sector."""
+        first_sector_key = -(-self.block_count // COUNTS_PER_PAGE) * COUNTS_PER_PAGE
+        return first_sector_key + pointer.place if pointer.compressed else pointer.block
 
 
 @dataclass(frozen=True, order=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import os
 import subprocess
+from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +16,11 @@ from revenant import genesis
 from revenant.check import check_store
 from revenant.errors import StoreError
 from revenant.files import Addition
-from revenant.format import BLOCK_SIZE, GenerationFlag
-from revenant.output import in_units, print_facts, print_rows, working
+from revenant.format import BLOCK_SIZE, RING_COUNT, RING_FIRST_BLOCK, GenerationFlag
+from revenant.output import in_units, print_facts, print_rows, say, working
 from revenant.publish import publish_image
 from revenant.record import RECORD_MACHINE_PAGE, MachineRecord
+from revenant.resume_list import load as load_list
 from revenant.store import Store, open_fars
 from revenant.trust import key_name
 
@@ -25,7 +28,19 @@ Image = Annotated[Path, typer.Argument(help="The image file.")]
 Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
 Far = Annotated[list[Path] | None, typer.Option("--far", help="A far image that it refers to (repeatable).")]
 
+OWN_FARS = "far"
+START_BLOCK_COUNT = 6  # boot record, headers, root, the kernel's node, and the ring's second slot
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Compression(StrEnum):
+    """Of a far image's pages."""
+
+    ZSTD = "zstd"
+    NONE = "none"
+
+
+COMPRESSES = {None: None, Compression.ZSTD: True, Compression.NONE: False}
 
 
 def parse_size(text: str) -> int:
@@ -76,6 +91,7 @@ def store_facts(store: Store) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "image": str(store.path),
         "store_id": header.store_id.hex(),
+        "format_version": header.version,
         "generation": root.generation,
         "sequence": root.sequence,
         "time": when(root.wall_ns),
@@ -146,18 +162,66 @@ def publish(
     record: Annotated[
         bool, typer.Option("--record", help="Start a copy, note what it touches; that is laid out and fetched first.")
     ] = False,
+    resume_list: Annotated[Path | None, typer.Option(help="The same from a file: lines `touched SPACE:PAGE`.")] = None,
     sign: Annotated[Path | None, typer.Option(help="Sign its root with this private key (`revenant keygen`).")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Only what differs from this published image; `far`: from the machine's own far stores."),
+    ] = None,
+    compress: Annotated[
+        Compression | None, typer.Option(help="Of pages; zstd, unless the machine's kernel is too old for it.")
+    ] = None,
     far: Far = None,
     as_json: Json = False,
 ) -> None:
     """Write a far image of one generation, and print its root hash, which is what its users trust."""
-    with working(f"publishing {image}"), Store(image, open_fars(far or [])) as store:
-        root = publish_image(store, out, generation, record, sign)
+    if record and resume_list:
+        raise typer.BadParameter("--record makes a list of its own", param_hint="--resume-list")
+    resume = load_list(resume_list) if resume_list else None
+    bases = [Path(base)] if base not in (None, OWN_FARS) else []
+    fars = open_fars([*bases, *(far or [])])
+    with working(f"publishing {image}"), Store(image, fars) as store:
+        root = publish_image(
+            store, out, generation, record, sign, resume,
+            delta=base is not None, base=fars[0] if bases else None, compress=COMPRESSES[compress],
+        )  # fmt: skip
+    with Store(out) as published:
+        facts = publication_facts(published)
+    assert root.hash.hex() == facts["root_hash"]
     if as_json:
-        facts = {"image": str(out), "generation": root.generation, "root_hash": root.hash.hex()}
-        print_facts({**facts, "block_count": root.block_count, "packed_count": root.packed_count}, as_json)
+        print_facts(facts, as_json)
     else:
-        print(root.hash.hex())
+        say(publication_text(facts))
+        print(facts["root_hash"])
+
+
+def publication_facts(store: Store) -> dict[str, Any]:
+    """What `publish` says of what it has written: blocks in all, and those that a start fetches before any miss."""
+    root = store.root
+    block_count = root.block_count - root.free_count - RING_FIRST_BLOCK - RING_COUNT
+    start_count = root.packed_count + len(store.boot_pages(root.kernel)) + START_BLOCK_COUNT
+    return {
+        "image": str(store.path),
+        "generation": root.generation,
+        "root_hash": root.hash.hex(),
+        "signed": any(root.signature),
+        "block_count": root.block_count,
+        "bytes": block_count * BLOCK_SIZE,
+        "packed_count": root.packed_count,
+        "start_bytes": start_count * BLOCK_SIZE if root.packed_count else None,
+        "far_stores": [entry.store_id.hex() for entry in store.table],
+    }
+
+
+def publication_text(facts: Mapping[str, Any]) -> str:
+    """The same for people, in a line."""
+    text = f"revenant: {facts['image']}: generation {facts['generation']}, {in_units(facts['bytes'])}"
+    if facts["start_bytes"] is not None:
+        share = facts["start_bytes"] / facts["bytes"]
+        text += f"; a start needs {in_units(facts['start_bytes'])} of it ({share:.1%})"
+    if facts["far_stores"]:
+        text += f"; needs {len(facts['far_stores'])} other far store{'s' * (len(facts['far_stores']) > 1)}, too"
+    return text + ("; signed" if facts["signed"] else "")
 
 
 def keygen(

@@ -8,7 +8,6 @@ ring of a far image is not spread: nobody writes there again, and a reader gets 
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +16,18 @@ from pathlib import Path
 
 import pexpect
 
-from revenant.errors import StoreError
-from revenant.format import SPACE_SHARES, Generation, PageKey, Root
+from revenant.delta import Delta, whole
+from revenant.errors import BuildError, StoreError
+from revenant.format import FORMAT_VERSION, FORMAT_VERSION_MAX, Generation, PageKey, Root
+from revenant.kernel_note import kernel_versions
 from revenant.machine import Machine
 from revenant.qemu import MachineConfig
+from revenant.resume_list import touched
 from revenant.store import Store
 from revenant.writer import BootObjects, Contents, StoreWriter
 
 RECORD_S = 5
+COMPRESSION_LEVEL = 12
 RECORD_INPUT = b"6*7\r"
 RECORD_ANSWER = b"42\r\n>>> "
 
@@ -51,19 +54,53 @@ class Copy:
     sign: Callable[[bytes], bytes] | None = None
     """Signs the root hash."""
     store_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+    delta: bool = False
+    """Only what differs from `base`; where that is None, from what the store's own far stores have."""
+    base: Store | None = None
+    compress: Callable[[bytes], bytes] | None = None
+    """Makes a zstd frame of a page."""
 
 
 def publish_image(
-    store: Store, out: Path, generation: int | None, record: bool = False, key: Path | None = None
+    store: Store,
+    out: Path,
+    generation: int | None,
+    record: bool = False,
+    key: Path | None = None,
+    resume: Sequence[PageKey] | None = None,
+    delta: bool = False,
+    base: Store | None = None,
+    compress: bool | None = False,
 ) -> Root:
     """Write a far image; StoreError if a page cannot be had from near or the far stores given.
 
     `record`: with a new resume list, by a start of a copy in a machine of its own. `key`: a private key's file, to
-    sign with; KeyFileError.
+    sign with; KeyFileError. `compress` None: if the machine's kernel can read it. The others as in Copy.
     """
     sign = load_signer(key) if key else None
-    resume = record_start(store, out.parent, generation) if record else None
-    return copy_generation(store, out, Copy(generation, resume=resume, sign=sign))
+    resume = record_start(store, out.parent, generation) if record else resume
+    if compress is not False and not kernel_decompresses(store):
+        if compress or (base and base.header.is_compressed):
+            raise StoreError(store.path, "its kernel reads no compressed pages", "`revenant upgrade` it first")
+        compress = False
+    compressor = load_compressor() if compress is not False else None
+    copy = Copy(generation, resume=resume, sign=sign, delta=delta, base=base, compress=compressor)
+    return copy_generation(store, out, copy)
+
+
+def kernel_decompresses(store: Store) -> bool:
+    """Whether the machine's own kernel, which goes with it, reads compressed pages."""
+    try:
+        return kernel_versions(store.path, store.kernel()).format_version >= FORMAT_VERSION_MAX
+    except BuildError:
+        return False
+
+
+def load_compressor() -> Callable[[bytes], bytes]:
+    """Makes zstd frames of pages."""
+    import zstandard
+
+    return zstandard.ZstdCompressor(COMPRESSION_LEVEL, write_checksum=False).compress
 
 
 def load_signer(key: Path) -> Callable[[bytes], bytes]:
@@ -85,15 +122,15 @@ def record_start(store: Store, folder: Path, generation: int | None) -> list[Pag
             machine.send(RECORD_INPUT)
             with contextlib.suppress(pexpect.TIMEOUT):
                 machine.expect_exact(RECORD_ANSWER)
-            touched = re.findall(r"touched (\d+):(\d+)", machine.voice)
-    return list(dict.fromkeys(PageKey(int(space), int(page)) for space, page in touched))
+            return touched(machine.voice)
 
 
 def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
     """Write `out`; StoreError if a page cannot be had from near or the far stores given."""
     record = generation_record(store, copy.generation)
-    pointers = dict(store.pages(store.tree_at(copy.generation)))
-    pages = {key: pointer for key, pointer in pointers.items() if key.space != SPACE_SHARES}
+    tree = store.tree_at(copy.generation)
+    delta = Delta.of(store, tree, copy.base) if copy.delta else None
+    pages = delta.own if delta else whole(store, tree)
     listed = store.resume_keys() if copy.resume is None else copy.resume
     resume = list(dict.fromkeys(listed))
     first = [key for key in resume if key in pages]
@@ -120,5 +157,10 @@ def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
         retain_daily=store.root.retain_daily,
         sign=copy.sign,
         store_id=copy.store_id,
+        named=delta.named if delta else {},
+        heights=delta.heights if delta else {},
+        table=delta.table if delta else (),
+        version=max(other.header.version for other in (store, copy.base) if other) if delta else FORMAT_VERSION,
+        compress=copy.compress,
     )
     return StoreWriter(out, contents, copy.block_count, copy.ring_stride).write()

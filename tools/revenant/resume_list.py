@@ -25,6 +25,9 @@ UNUSED_SHARE_MAX = 0.1
 KEY_COUNT_MAX = NODE_FANOUT * BLOCK_SIZE // 8 - 1
 TOUCHED = re.compile(r"^(?:\[ *(\d+\.\d+)\] )?touched (\d+):(\d+)$", re.MULTILINE)
 
+SPACE_COUNT_MAX = 1 << 21
+PAGE_COUNT_MAX = 1 << 35
+
 
 def touched(voice: str, until_s: float = float("inf")) -> list[PageKey]:
     """The pages that a recording machine has named until then, in their order, each once."""
@@ -54,3 +57,16 @@ def renew(config: MachineConfig, voice: str) -> None:
         edit(store, fd, [b"resume %d\n" % len(data), data, *Commit(record_version=store.root.record_version).orders()])
     missed = len(set(asked) - set(listed))
     say(f"revenant: {near}: new resume list of {len(asked)} pages, {missed} of them not in the one before")
+
+
+def load(path: Path) -> list[PageKey]:
+    """From a file with such lines; StoreError if it has none, or one that no page can have."""
+    try:
+        keys = touched(path.read_text(errors="replace"))
+    except OSError as error:
+        raise StoreError(path, error.strerror or "cannot be read") from None
+    if not keys:
+        raise StoreError(path, "no resume list: no line says `touched SPACE:PAGE`")
+    if any(key.space >= SPACE_COUNT_MAX or key.page >= PAGE_COUNT_MAX for key in keys):
+        raise StoreError(path, "names a space or page that cannot be")
+    return keys

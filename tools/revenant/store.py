@@ -19,7 +19,7 @@ from revenant.format import (
     BLOCK_SIZE,
     COUNTS_PER_PAGE,
     DIRECTORY_HEIGHT_MAX,
-    FORMAT_VERSION,
+    FORMAT_VERSION_MAX,
     GENERATIONS_PER_PAGE,
     HEADER_BLOCK,
     HEADER_COPY_BLOCK,
@@ -36,7 +36,6 @@ from revenant.format import (
     RING_FIRST_BLOCK,
     ROOT_MAGIC,
     SECTOR_SIZE,
-    SECTORS_PER_BLOCK,
     SPACE_HEIGHT_MAX,
     SPACE_RECORDS,
     STORE_BLOCK_COUNT_MAX,
@@ -47,7 +46,6 @@ from revenant.format import (
     Header,
     PageKey,
     Pointer,
-    PtrFlag,
     Root,
     StoreEntry,
     block_hash,
@@ -76,8 +74,8 @@ def header_fault(header: Header, data: bytes) -> str:
         return "no header magic"
     if root_hash(data[:480]) != header.hash:
         return "the header's hash is wrong"
-    if header.version != FORMAT_VERSION:
-        return f"format version {header.version}, this tool knows {FORMAT_VERSION}"
+    if not 1 <= header.version <= FORMAT_VERSION_MAX:
+        return f"format version {header.version}, this tool knows {FORMAT_VERSION_MAX}"
     if header.ring_count != RING_COUNT or header.ring_first != RING_FIRST_BLOCK:
         return "the header's ring is not where version 1 has it"
     if not STORE_BLOCK_COUNT_MIN <= header.block_count <= STORE_BLOCK_COUNT_MAX:
@@ -91,8 +89,8 @@ def root_fault(root: Root, data: bytes, header: Header) -> str:
     """Why a root record of this store is not valid, or an empty string."""
     if root_hash(data[:416]) != root.hash:
         return "the root record's hash is wrong"
-    if root.version != FORMAT_VERSION:
-        return f"the root record has format version {root.version}, this tool knows {FORMAT_VERSION}"
+    if not 1 <= root.version <= FORMAT_VERSION_MAX:
+        return f"the root record has format version {root.version}, this tool knows {FORMAT_VERSION_MAX}"
     if max(root.tree_height, root.meta_height) > DIRECTORY_HEIGHT_MAX:
         return "the root record's heights are too large"
     if root.free_count > root.block_count or root.generation >= 1 << 48 or root.retain_count == 0:
@@ -102,6 +100,19 @@ def root_fault(root: Root, data: bytes, header: Header) -> str:
     if root.block_count > header.block_count:  # less: it has been grown since
         return f"the root record says {root.block_count} blocks, the header {header.block_count}"
     return ""
+
+
+def unpacked(pointer: Pointer, block: bytes) -> bytes:
+    """What a pointer names, out of the block that it lies in, unverified; nothing if that makes no sense."""
+    if not pointer.compressed:
+        return block
+    import zstandard  # takes longer than all else that a start needs
+
+    frame = block[pointer.offset : pointer.offset + pointer.length]
+    try:
+        return zstandard.ZstdDecompressor().decompress(frame, max_output_size=BLOCK_SIZE)
+    except zstandard.ZstdError:
+        return b""
 
 
 class Store:
@@ -194,7 +205,7 @@ class Store:
                 reason = root_fault(root, data, self.header)
                 if not reason and root.sequence % RING_COUNT != slot:
                     reason = f"a root record with sequence {root.sequence} is in ring slot {slot}"
-                if root.version != FORMAT_VERSION and root_hash(data[:416]) == root.hash:
+                if not 1 <= root.version <= FORMAT_VERSION_MAX and root_hash(data[:416]) == root.hash:
                     unknown = max(unknown or root, root, key=lambda root: root.sequence)
                 if not reason:
                     roots.append(root)
@@ -204,8 +215,8 @@ class Store:
                 self.ring_faults.append((block, "neither a root record nor zero"))
         roots.sort(key=lambda root: root.sequence, reverse=True)
         if unknown and (not roots or unknown.sequence > roots[0].sequence):
-            reason = f"its newest root record has format version {unknown.version}, this tool knows {FORMAT_VERSION}"
-            raise self.fault(reason, "use the tool that belongs to its kernel")
+            reason = f"its newest root record has format version {unknown.version}, this tool knows"
+            raise self.fault(f"{reason} {FORMAT_VERSION_MAX}", "use the tool that belongs to its kernel")
         return roots
 
     def _choose_newest(self) -> None:
@@ -265,11 +276,15 @@ class Store:
     def check_pointer(self, pointer: Pointer, level: int) -> None:
         """StoreError unless a present pointer can stand for a block of that level."""
         where = f"a pointer to store {pointer.store}, block {pointer.block}"
-        if pointer.flags & PtrFlag.COMPRESSED:
-            raise self.fault(f"{where} is compressed, which version 1 does not know")
+        if pointer.compressed and pointer.store == 0 and not self.header.is_compressed:
+            raise self.fault(f"{where} is compressed, which only published images have")
         if pointer.level != level:
             raise self.fault(f"{where} has level {pointer.level} where {level} must be")
-        if pointer.length != BLOCK_SIZE or pointer.place % SECTORS_PER_BLOCK:
+        if pointer.compressed:
+            fits = 0 < pointer.length <= BLOCK_SIZE - pointer.offset and level == 0
+        else:
+            fits = pointer.length == BLOCK_SIZE and pointer.offset == 0
+        if not fits:
             raise self.fault(f"{where} has length {pointer.length} or an odd place")
         if pointer.store == 0:
             if self.header.is_fixed(pointer.block) or pointer.block >= self.header.block_count:
@@ -279,7 +294,7 @@ class Store:
 
     def _verified(self, pointer: Pointer) -> bytes:
         """A block of this very file, held against its pointer."""
-        data = self.read_block(pointer.block)
+        data = unpacked(pointer, self.read_block(pointer.block))
         if block_hash(data) != pointer.hash:
             raise self.fault(f"block {pointer.block} does not have the hash that its pointer says")
         return data
@@ -290,10 +305,11 @@ class Store:
             raise self.fault("the meta tree leaves this store")
         self._finding_copy = True
         try:
-            page = self.page(self.meta, META_PRESENCE + pointer.store, pointer.block // COUNTS_PER_PAGE)
+            key = self.table[pointer.store - 1].copy_key(pointer)
+            page = self.page(self.meta, META_PRESENCE + pointer.store, key // COUNTS_PER_PAGE)
         finally:
             self._finding_copy = False
-        copy = int(struct.unpack_from("<I", page, pointer.block % COUNTS_PER_PAGE * 4)[0])
+        copy = int(struct.unpack_from("<I", page, key % COUNTS_PER_PAGE * 4)[0])
         if copy and (copy >= self.header.block_count or self.header.is_fixed(copy)):
             raise self.fault(f"the presence map of store {pointer.store} names block {copy}")
         return copy
@@ -317,6 +333,11 @@ class Store:
         return far._verified(pointer)
 
     # --- trees ---
+
+    def entry(self) -> StoreEntry:
+        """What the table of one who adopts this store says of it."""
+        header, root = self.header, self.root
+        return StoreEntry(header.store_id, root.hash, root.generation, header.block_count)
 
     @property
     def tree(self) -> Tree:

@@ -6,22 +6,19 @@ change.py.
 
 from __future__ import annotations
 
-import io
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
 
 from revenant import genesis
 from revenant.change import Commit, edit, locked
 from revenant.errors import BuildError
-from revenant.format import BLOCK_SIZE, FORMAT_VERSION, KERNEL_SIZE_MAX, STORE_BLOCK_COUNT_MAX, ZERO_PAGE, StartFailures
+from revenant.format import BLOCK_SIZE, KERNEL_SIZE_MAX, STORE_BLOCK_COUNT_MAX, ZERO_PAGE, StartFailures
 from revenant.images import Image, Json, parse_size
+from revenant.kernel_note import KernelVersions, kernel_versions
 from revenant.output import in_units, print_facts
 from revenant.record import ResumeReason
 from revenant.state import machine_record
@@ -29,34 +26,11 @@ from revenant.store import Store
 from revenant.travel import MACHINE_PAGE
 from revenant.writer import BootObjects
 
-NOTE_NAME = "Revenant"
-
-
-@dataclass(frozen=True)
-class KernelVersions:
-    """What a kernel reads and writes: its ELF note says so (kernel/main.c)."""
-
-    format_version: int
-    record_version: int
-
-
-def kernel_versions(path: Path, kernel: bytes) -> KernelVersions:
-    """From the note of a kernel file; BuildError if it is no kernel of ours."""
-    try:
-        segments: Any = ELFFile(io.BytesIO(kernel)).iter_segments("PT_NOTE")
-        notes = [note for segment in segments for note in segment.iter_notes()]
-    except (ELFError, struct.error) as error:
-        raise BuildError(path, f"not a kernel: {error}") from None
-    for note in notes:
-        if note["n_name"] == NOTE_NAME and note["n_descsz"] == 8:
-            return KernelVersions(*struct.unpack("<II", note["n_descdata"]))
-    raise BuildError(path, "it does not say which versions it reads", "give a kernel that `make build` made")
-
 
 def check_versions(store: Store, path: Path, versions: KernelVersions) -> None:
     """StoreError unless the kernel reads what is in the image."""
-    if versions.format_version != FORMAT_VERSION:
-        reason = f"it has format {FORMAT_VERSION}, {path} reads {versions.format_version}"
+    if versions.format_version < store.header.version:
+        reason = f"it has format {store.header.version}, {path} reads {versions.format_version}"
         raise store.fault(reason, "nothing was changed")
     if versions.record_version != store.root.record_version:
         raise store.fault(

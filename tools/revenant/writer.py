@@ -21,6 +21,8 @@ from revenant.format import (
     BLOCK_SIZE,
     COUNTS_PER_PAGE,
     DIRECTORY_HEIGHT_MAX,
+    FORMAT_VERSION,
+    FORMAT_VERSION_MAX,
     HEADER_BLOCK,
     HEADER_COPY_BLOCK,
     KERNEL_SIZE_MAX,
@@ -35,6 +37,8 @@ from revenant.format import (
     RETAIN_HOURLY_DEFAULT,
     RING_COUNT,
     RING_FIRST_BLOCK,
+    SECTOR_SIZE,
+    SECTORS_PER_BLOCK,
     SPACE_HEIGHT_MAX,
     SPACE_SHARES,
     STORE_BLOCK_COUNT_MAX,
@@ -46,10 +50,12 @@ from revenant.format import (
     Pointer,
     Root,
     RootFlag,
+    StoreEntry,
     node_pack,
 )
 
 NodeKey = tuple[int, int]  # level, prefix
+GAP_COUNT_MAX = 8
 
 
 def height_for(keys: Sequence[int], least: int) -> int:
@@ -70,22 +76,33 @@ def by_space(keys: Iterable[PageKey]) -> dict[int, list[int]]:
 
 
 class TreePlan:
-    """A tree over some keys: which nodes it has and where they go."""
+    """A tree over some keys: which nodes it has and where they go. `named`: subtrees that are elsewhere already."""
 
-    def __init__(self, keys: Sequence[int], least_height: int = 0) -> None:
+    def __init__(
+        self, keys: Sequence[int], least_height: int = 0, named: Mapping[NodeKey, Pointer] | None = None
+    ) -> None:
         self.keys = keys
+        self.named = named or {}
         self.height = height_for(keys, least_height)
         self.nodes: list[NodeKey] = []
         for level in range(self.height, 0, -1):
-            prefixes = sorted({key // NODE_FANOUT**level for key in keys})
-            self.nodes += [(level, prefix) for prefix in prefixes]
+            prefixes = {key // NODE_FANOUT**level for key in keys}
+            prefixes |= {prefix // NODE_FANOUT ** (level - below) for below, prefix in self.named if below < level}
+            self.nodes += [(level, prefix) for prefix in sorted(prefixes)]
         self.places: dict[NodeKey, int] = {}
 
     def place(self, take: Callable[[], int], keys: Iterable[int]) -> None:
         """Settle the places of the nodes above some keys, top first, where they have none yet."""
         wanted = {(level, key // NODE_FANOUT**level) for key in keys for level in range(1, self.height + 1)}
-        for node in self.nodes:
-            if node in wanted and node not in self.places:
+        self._place(take, [node for node in self.nodes if node in wanted])
+
+    def place_rest(self, take: Callable[[], int]) -> None:
+        """The same for all other nodes."""
+        self._place(take, self.nodes)
+
+    def _place(self, take: Callable[[], int], nodes: Iterable[NodeKey]) -> None:
+        for node in nodes:
+            if node not in self.places:
                 self.places[node] = take()
 
     def write(self, leaves: Mapping[int, Pointer], birth: int, put: Callable[[int, bytes], None]) -> Pointer:
@@ -98,12 +115,15 @@ class TreePlan:
 
         for key, pointer in leaves.items():
             adopt(0, key, pointer)
+        for (level, prefix), pointer in self.named.items():
+            adopt(level, prefix, pointer)
+            top = pointer  # if it is the only one
         for level, prefix in reversed(self.nodes):
             data = node_pack(children[level, prefix])
             top = Pointer.make(self.places[level, prefix], level, birth, data)
             put(top.block, data)
             adopt(level, prefix, top)
-        return top if self.keys else MISSING
+        return top if self.keys or self.named else MISSING
 
 
 @dataclass
@@ -140,12 +160,33 @@ class Contents:
     resume: Sequence[PageKey] = ()
     """What a start touches, in its order; pages that are zero may be among it: the nodes above them are touched."""
     clones: Mapping[int, int] = field(default_factory=dict)  # a space with all pages of another: to which
+    named: Mapping[int, Mapping[NodeKey, Pointer]] = field(default_factory=dict)
+    """By space: subtrees that are in far stores; their pointers, and the far stores."""
+    heights: Mapping[int, int] = field(default_factory=dict)  # that spaces have at least
+    table: Sequence[StoreEntry] = ()
+    compress: Callable[[bytes], bytes] | None = None
+    """Makes a zstd frame of a page; where that saves a sector, it is stored so. Of a store that nobody writes to."""
+    version: int = FORMAT_VERSION  # at least
     retain_count: int = RETAIN_COUNT_DEFAULT
     retain_hourly: int = RETAIN_HOURLY_DEFAULT
     retain_daily: int = RETAIN_DAILY_DEFAULT
     store_id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     sign: Callable[[bytes], bytes] | None = None
     """Makes the 64 bytes of the signature of a root hash."""
+
+
+@dataclass
+class Gap:
+    """The rest of a block that holds compressed pages."""
+
+    block: int
+    sector_count: int = SECTORS_PER_BLOCK
+
+    def take(self, sector_count: int) -> int:
+        """The next sectors of it: the first one's place."""
+        sector = (self.block + 1) * SECTORS_PER_BLOCK - self.sector_count
+        self.sector_count -= sector_count
+        return sector
 
 
 class StoreWriter:
@@ -158,12 +199,15 @@ class StoreWriter:
         self.contents = contents
         self.generation = contents.generation
         self._check_boot(contents.boot)
-        self.directory, self.plans = self._plan(contents.keys, contents.clones)
+        self.directory, self.plans = self._plan(contents)
         needed = self._bound()
         self.block_count = max(needed if block_count is None else block_count, STORE_BLOCK_COUNT_MIN)
         if not needed <= self.block_count <= STORE_BLOCK_COUNT_MAX:
             raise StoreError(path, f"{self.block_count} blocks do not hold {needed}", "give a larger --size")
+        self.is_as_large_as_needed = block_count is None and ring_stride == 1
+        self.version = FORMAT_VERSION_MAX if contents.compress else contents.version
         self.header = Header(
+            version=self.version,
             store_id=contents.store_id,
             block_count=self.block_count,
             ring_stride=ring_stride or (self.block_count - RING_FIRST_BLOCK) // RING_COUNT,
@@ -174,6 +218,7 @@ class StoreWriter:
         self.next_block = RING_FIRST_BLOCK
         self.taken: list[int] = []
         self.packed_count = 0  # blocks that a start touches, from the tree's top node on
+        self.gaps: list[Gap] = []
 
     def _check_boot(self, boot: BootObjects) -> None:
         if not 0 < len(boot.kernel) <= KERNEL_SIZE_MAX:
@@ -181,23 +226,24 @@ class StoreWriter:
         if len(boot.boot_record) > BLOCK_SIZE or len(boot.loader) > LOADER_BLOCK_COUNT * BLOCK_SIZE:
             raise StoreError(self.path, "the boot code is too large")
 
-    def _plan(
-        self, keys: Sequence[PageKey], clones: Mapping[int, int]
-    ) -> tuple[TreePlan, dict[int, TreePlan]]:
+    def _plan(self, contents: Contents) -> tuple[TreePlan, dict[int, TreePlan]]:
         """The directory and the tree of each space."""
-        spaces = by_space(keys)
-        shares = [SPACE_SHARES] if clones else []
-        directory = TreePlan(sorted([*spaces, *clones, *shares]), least_height=1)
-        plans = {space: TreePlan(sorted(pages)) for space, pages in sorted(spaces.items())}
-        heights = [plan.height for plan in plans.values()]
-        if directory.height > DIRECTORY_HEIGHT_MAX or max(heights, default=0) > SPACE_HEIGHT_MAX:
+        pages, named, heights = by_space(contents.keys), contents.named, contents.heights
+        spaces = sorted(pages.keys() | named.keys())
+        shares = [SPACE_SHARES] if contents.clones else []
+        directory = TreePlan(sorted([*spaces, *contents.clones, *shares]), least_height=1)
+        plans = {
+            space: TreePlan(sorted(pages.get(space, [])), heights.get(space, 0), named.get(space)) for space in spaces
+        }
+        height = max((plan.height for plan in plans.values()), default=0)
+        if directory.height > DIRECTORY_HEIGHT_MAX or height > SPACE_HEIGHT_MAX:
             raise StoreError(self.path, "a space or page number is too large for the format")
         return directory, plans
 
     def _bound(self) -> int:
         """Blocks that are enough."""
         nodes = sum(len(plan.nodes) for plan in (self.directory, *self.plans.values()))
-        boot = KERNEL_SIZE_MAX // BLOCK_SIZE + LOADER_BLOCK_COUNT + len(self.contents.resume) // 512 + 8
+        boot = KERNEL_SIZE_MAX // BLOCK_SIZE + LOADER_BLOCK_COUNT + len(self.contents.resume) // 512 + 10
         sum_without_meta = RING_FIRST_BLOCK + RING_COUNT + boot + nodes + len(self.contents.keys)
         sum_without_meta += SPACE_HEIGHT_MAX * 2 * len(self.contents.clones)
         return sum_without_meta + sum_without_meta // 16384 + 8
@@ -223,19 +269,30 @@ class StoreWriter:
         contents = self.contents
         resume = struct.pack("<Q", len(contents.resume))
         resume += b"".join(struct.pack("<Q", key.packed) for key in contents.resume)
+        table = b"".join(entry.pack() for entry in contents.table).ljust(BLOCK_SIZE, b"\0")
         fields: dict[str, Pointer] = {
+            "stores": self._put_page(self._take(), table) if contents.table else MISSING,
+            "stores_copy": self._put_page(self._take(), table) if contents.table else MISSING,
             "loader": self._object(contents.boot.loader_pages(), least_height=1),
             "kernel": self._object(pages_of(contents.boot.kernel), least_height=1),
             "resume": self._object(pages_of(resume)) if contents.resume else MISSING,
         }
         fields["tree"] = self._main_tree()
         fields["meta"] = self._meta_tree(fields["tree"])
+        self._shrink()
         self._fixed_blocks()
         os.fdatasync(self.fd)
         root = self._root(fields, len(resume) if contents.resume else 0)
         os.pwrite(self.fd, root.pack(), self.header.ring_block(root.sequence) * BLOCK_SIZE)
         os.fdatasync(self.fd)
         return root
+
+    def _shrink(self) -> None:
+        """Where the size was a guess, all that is free goes."""
+        if self.is_as_large_as_needed:
+            self.block_count = max(self.next_block, STORE_BLOCK_COUNT_MIN)
+            self.header = replace(self.header, block_count=self.block_count)
+            os.ftruncate(self.fd, self.block_count * BLOCK_SIZE)
 
     # --- blocks ---
 
@@ -255,6 +312,26 @@ class StoreWriter:
         self._put(block, data)
         return Pointer.make(block, 0, self.generation, data)
 
+    def _put_tree_page(self, data: bytes) -> Pointer:
+        """A page, compressed if that saves a sector: a frame lies in one block, where it leaves the least room."""
+        frame = self.contents.compress(data) if self.contents.compress else data
+        sector_count = -(-len(frame) // SECTOR_SIZE)
+        if sector_count >= SECTORS_PER_BLOCK:
+            return self._put_page(self._take(), data)
+        fitting = [gap for gap in self.gaps if gap.sector_count >= sector_count]
+        gap = min(fitting, key=lambda gap: gap.sector_count) if fitting else self._new_gap()
+        sector = gap.take(sector_count)
+        os.pwrite(self.fd, frame, sector * SECTOR_SIZE)
+        return Pointer.make_compressed(sector, len(frame), self.generation, data)
+
+    def _new_gap(self) -> Gap:
+        """A block for frames; the fullest one is given up where there are enough."""
+        self.gaps.sort(key=lambda gap: gap.sector_count)
+        if len(self.gaps) == GAP_COUNT_MAX:
+            del self.gaps[0]
+        self.gaps.append(Gap(self._take()))
+        return self.gaps[-1]
+
     # --- trees ---
 
     def _object(self, pages: Mapping[int, bytes], least_height: int = 0) -> Pointer:
@@ -273,7 +350,8 @@ class StoreWriter:
         if touched and self.header.ring_stride == 1:
             self.packed_count = self.next_block - first
         self._lay_out(self.contents.keys, self.contents.keys, leaves)
-        self.directory.place(self._take, self.directory.keys)
+        for plan in (self.directory, *self.plans.values()):
+            plan.place_rest(self._take)
         roots = {
             space: plan.write(leaves[space], self.generation, self._put) for space, plan in self.plans.items()
         }
@@ -292,7 +370,7 @@ class StoreWriter:
             self.plans[space].place(self._take, pages[space])
         for key in keys:
             if key.page not in leaves[key.space]:
-                leaves[key.space][key.page] = self._put_page(self._take(), self.contents.load(key))
+                leaves[key.space][key.page] = self._put_tree_page(self.contents.load(key))
 
     def _shares(self, shared: Sequence[Pointer]) -> Pointer:
         """Space 1: how many pointers more than one reach a block."""
@@ -352,6 +430,7 @@ class StoreWriter:
     def _root(self, fields: Mapping[str, Pointer], resume_list_size: int) -> Root:
         contents = self.contents
         root = Root(
+            version=self.version,
             record_version=contents.record_version,
             sequence=self.sequence,
             generation=self.generation,
@@ -368,7 +447,7 @@ class StoreWriter:
             retain_count=contents.retain_count,
             retain_hourly=contents.retain_hourly,
             retain_daily=contents.retain_daily,
-            flags=RootFlag.COMPLETE,
+            flags=0 if contents.table else RootFlag.COMPLETE,
             resume_list_size=resume_list_size,
             packed_count=self.packed_count,
             tree=fields["tree"],
@@ -376,6 +455,8 @@ class StoreWriter:
             kernel=fields["kernel"],
             loader=fields["loader"],
             resume=fields["resume"],
+            stores=fields["stores"],
+            stores_copy=fields["stores_copy"],
         )
         root = Root.unpack(root.sealed())
         return replace(root, signature=contents.sign(root.hash)) if contents.sign else root

@@ -269,8 +269,12 @@ static void say_notice(const char *text) {
 static void wake(const void *key) { (void)key; }
 static uint64_t now_ns(void) { return time_ns += 1000; }
 
+/* Only in programs that are linked with it (Makefile): the others refuse compressed pages. */
+__attribute__((weak)) int zstd_unpack(void *to, size_t size, const void *from, size_t from_size);
+
 struct store_env ram_env = {.submit = submit, .poll = poll, .page_alloc = page_alloc, .page_free = page_free,
-                            .wake = wake, .now_ns = now_ns, .random = random_bytes, .notice = say_notice};
+                            .wake = wake, .now_ns = now_ns, .random = random_bytes, .notice = say_notice,
+                            .unpack = zstd_unpack};
 
 _Noreturn void panic(const char *template, ...) {
     char text[256];
