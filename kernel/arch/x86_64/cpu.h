@@ -42,7 +42,7 @@ enum rflags {
     RFLAGS_DF = 1 << 10,
     RFLAGS_NT = 1 << 14,
     RFLAGS_AC = 1 << 18,
-    RFLAGS_USER = 0x240cd5, /* what ring 3 may have set: CF PF AF ZF SF DF OF AC ID */
+    RFLAGS_USER = 0x240dd5, /* what ring 3 may have set: CF PF AF ZF SF TF DF OF AC ID */
 };
 
 enum msr {
