@@ -196,7 +196,7 @@ static struct sheet *edited(const struct sheet *sheet, const struct field *field
 static void damage_header_fields(void) {
     static const struct field fields[] = {
         {offsetof(struct header_disk, magic), 8, 1, -E_FOREIGN},
-        {offsetof(struct header_disk, version), 4, 2, -E_VERSION},
+        {offsetof(struct header_disk, version), 4, 3, -E_VERSION},
         {offsetof(struct header_disk, ring_count), 4, 65, -E_FOREIGN},
         {offsetof(struct header_disk, ring_first), 8, 33, -E_FOREIGN},
         {offsetof(struct header_disk, ring_stride), 8, 0, -E_FOREIGN},
@@ -224,7 +224,7 @@ static void damage_header_fields(void) {
 static void damage_root_fields(unsigned newest) {
     static const struct field fields[] = {
         {offsetof(struct root_disk, magic), 8, 1, 0},
-        {offsetof(struct root_disk, version), 4, 2, -E_VERSION}, /* the older roots, which it could read, are no way out */
+        {offsetof(struct root_disk, version), 4, 3, -E_VERSION}, /* the older roots, which it could read, are no way out */
         {offsetof(struct root_disk, record_version), 4, 2, -E_VERSION},
         {offsetof(struct root_disk, sequence), 8, 5 + ((uint64_t)1 << 40), 0},
         {offsetof(struct root_disk, generation), 8, (uint64_t)1 << 50, 0},
