@@ -12,7 +12,7 @@
 
 enum {
     COPY_COUNT = 256,     /* what far can bring while a commit holds the meta tree */
-    RESERVE_SHARE = 16,   /* of near stays free whatever is asked for */
+    RESERVE_SHARE = 16,   /* of near stays free, also when all copies on their way have a block: roots need some */
     USED_COUNT = 1 << 17, /* marks of use: one a block of the first 512 MiB of a far store, shared beyond */
 };
 enum copy_state { COPY_NONE, COPY_QUEUED, COPY_WRITING, COPY_WRITTEN, COPY_FAILED, COPY_BAD };
@@ -159,7 +159,7 @@ static int one_goes_for_it(void) {
 int copy_offer(const struct block_ptr_disk *pointer, const void *page) {
     struct copy *copy = slot_for(ptr_store(pointer), copy_key(pointer));
     if (copy == NULL || store.broken ||
-        store.free_count - alloc_resting() < store.header.block_count / RESERVE_SHARE)
+        store.free_count < alloc_resting() + copy_count + store.header.block_count / RESERVE_SHARE)
         return copy_page(ptr_store(pointer), copy_key(pointer)) != NULL;
     if (is_short() && !one_goes_for_it())
         return 0;
