@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,24 @@ def next_world(alive: set[tuple[int, int]]) -> set[tuple[int, int]]:
         place = ((x + dx) % 64, (y + dy) % 32)
         counts[place] = counts.get(place, 0) + 1
     return {place for place, count in counts.items() if count == 3 or (count == 2 and place in alive)}
+
+
+def test_jobs(example: Example) -> None:
+    """Each job is done once, whatever is under way between the processes when the power goes."""
+    kept = example("jobs.py")
+    workers: set[int] = set()
+    done: set[int] = set()
+    while not done >= set(range(1, 46)):
+        kept.client.expect(rb"job (\d+) by process (\d+): (\d+) = ([\d *]+)\r\n")
+        job, worker, number = (int(kept.client.match[group]) for group in (1, 2, 3))
+        factors = [int(factor) for factor in kept.client.match[4].split(b" * ")]
+        assert job not in done and len(done) < 70
+        assert number == 1_000_000_000 + job == math.prod(factors)
+        workers.add(worker)
+        done.add(job)
+        if len(done) % 9 == 0:
+            kept.cut()
+    assert len(workers) == 3 and kept.cut_count() >= 4
 
 
 def test_all_are_here(root: Path) -> None:

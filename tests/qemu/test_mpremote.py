@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -34,6 +36,19 @@ def test_commands(mpremote: Run, tmp_path: Path) -> None:
     assert mpremote("run", script).stdout.strip() == "from the host 40"
 
 
+def test_repl(mpremote: Run, image: Path) -> None:
+    """What a person has who types `revenant mpremote repl`: the prompt, and Ctrl-] leaves it."""
+    mpremote("resume", "exec", "kept = 40")
+    client = pexpect.spawn(sys.executable, ["-m", "revenant", "mpremote", "--near", str(image), "repl"], timeout=60)
+    client.expect_exact(b"Use Ctrl-] or Ctrl-x to exit this shell")
+    client.send(b"kept + 2\r")
+    client.expect_exact(b"42\r\n>>> ")
+    client.send(b"\x1d")
+    client.expect(pexpect.EOF)
+    client.wait()
+    assert client.exitstatus == 0
+
+
 def test_files(mpremote: Run, tmp_path: Path) -> None:
     there, back = tmp_path / "there.bin", tmp_path / "back.bin"
     there.write_bytes(bytes(range(256)) * 40)
@@ -44,6 +59,8 @@ def test_files(mpremote: Run, tmp_path: Path) -> None:
     assert back.read_bytes() == there.read_bytes()
     mpremote("fs", "rm", ":folder/there.bin")
     assert "there.bin" not in mpremote("fs", "ls", ":folder").stdout
+    mpremote("fs", "rmdir", ":folder")
+    assert "folder" not in mpremote("fs", "ls").stdout
     (tmp_path / "text").write_text("a line\n")
     mpremote("fs", "cp", tmp_path / "text", ":text")
     assert mpremote("fs", "cat", ":text").stdout == "a line\n"
