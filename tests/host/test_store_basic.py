@@ -289,7 +289,7 @@ def test_a_root_of_a_later_format(start: Start) -> None:
     data = bytearray(host.image())
     stride = checker.load(bytes(data)).stride
     at = (32 + stride) * 4096
-    struct.pack_into("<I", data, at + 8, 2)
+    struct.pack_into("<I", data, at + 8, 3)
     checker.seal_root(data, at)
     host.exchange_near(data)
     with pytest.raises(StoreError) as caught:

@@ -156,20 +156,20 @@ def flip(path: Path, block: int) -> None:
         os.pwrite(file.fileno(), bytes([data[0] ^ 8]), block * BLOCK_SIZE + 100)
 
 
-@pytest.mark.parametrize("version", [0, 2])
+@pytest.mark.parametrize("version", [0, 3])
 def test_other_header_version(near: Path, refuse: Refuse, version: int) -> None:
     with Store(near) as store:
         fields = {name: getattr(store.header, name) for name in Header.PLACES}
     for block in (1, 18):
         rewrite(near, block, Header(**{**fields, "version": version}).sealed())
-    refuse(near, f"format version {version}, this tool knows 1", "--near", near)
+    refuse(near, f"format version {version}, this tool knows 2", "--near", near)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("version", 0, "format version 0, this tool knows 1"),
-        ("version", 2, "format version 2, this tool knows 1"),
+        ("version", 0, "format version 0, this tool knows 2"),
+        ("version", 3, "format version 3, this tool knows 2"),
         ("record_version", 99, "a record layout that this kernel does not know"),
     ],
 )
