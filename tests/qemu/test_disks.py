@@ -323,7 +323,8 @@ def ask_and_see_it_taken(machine: Machine) -> None:
 
 def keep_heap_near(machine: Machine) -> None:
     """All of the heap but `data`: which page the prompt takes next is not for a test to know."""
-    machine.command_at_prompt("import machine, uctypes; at = uctypes.addressof(data) - 4096; end = at + 4096 + len(data)")
+    machine.command_at_prompt("import machine, uctypes; at = uctypes.addressof(data) - 4096")
+    machine.command_at_prompt("end = at + 4096 + len(data)")
     pages = f"range({HEAP_START}, {HEAP_START} + (1 << 20), 4096)"
     assert machine.command_at_prompt(f"sum(machine.mem8[page] * 0 for page in {pages} if not at < page < end)") == "0"
 
