@@ -309,17 +309,29 @@ def test_memory_limits(python: Guest) -> None:
     assert python("6 * 7") == 42
 
 
-def test_runaway_spawn(python: Guest) -> None:
-    """It ends in an OSError; whoever runs goes on; when they have ended there is room again, also on the disk."""
-    now = python.machine
-    assert python("wait(spawn('pass'))") == 0
-    paste(now, """
+RUN_AWAY = """
 def run_away():
     n = 0
     while True:
         try: spawn('import time; time.sleep(1000)', quiet=True)
         except OSError as e: return n, e.errno
         n += 1
+"""
+
+
+def test_runaway_spawn_in_little_memory(machine: Start) -> None:
+    """As many as have room for their tables and some pages."""
+    python = Guest(machine(memory_mib=16))
+    paste(python.machine, RUN_AWAY)
+    count, error = python("run_away()")
+    assert error == EAGAIN and 20 < count < 64
+
+
+def test_runaway_spawn(python: Guest) -> None:
+    """It ends in an OSError; whoever runs goes on; when they have ended there is room again, also on the disk."""
+    now = python.machine
+    assert python("wait(spawn('pass'))") == 0
+    paste(now, f"""{RUN_AWAY}
 def free():
     for i in range(20): revenant.commit()
     return revenant.stats()['near_blocks_free'], revenant.stats()['frames_free']
