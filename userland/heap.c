@@ -65,8 +65,20 @@ void *port_heap_alloc(size_t size) {
     return NULL;
 }
 
+/* Areas that the collection under way takes for empty; whether they go is decided when it is over. */
+static mp_state_mem_area_t *released;
+
 void port_heap_free(void *area) {
-    sys_discard(area, area_end(area) - (uintptr_t)area);
+    ((mp_state_mem_area_t *)area)->next = released;
+    released = area;
+}
+
+static void areas_discard(mp_state_mem_area_t *area) {
+    while (area != NULL) {
+        mp_state_mem_area_t *next = area->next;
+        sys_discard(area, area_end(area) - (uintptr_t)area);
+        area = next;
+    }
 }
 
 static size_t disk_free_half(void) {
@@ -88,11 +100,9 @@ size_t gc_get_max_new_split(void) {
 }
 
 void port_heap_init(void) {
-    for (const mp_state_mem_area_t *area = MP_STATE_MEM(area).next; area != NULL;) {
-        const mp_state_mem_area_t *next = area->next;
-        port_heap_free((void *)area);
-        area = next;
-    }
+    areas_discard(MP_STATE_MEM(area).next);
+    areas_discard(released);
+    released = NULL;
     sys_discard((void *)LAYOUT_HEAP_START, HEAP_FIRST_SIZE);
     gc_init((void *)LAYOUT_HEAP_START, (void *)(LAYOUT_HEAP_START + HEAP_FIRST_SIZE));
 }
@@ -117,16 +127,55 @@ static size_t area_used_count(const mp_state_mem_area_t *area) {
     return count;
 }
 
-static void heap_grow_if_full(void) {
-    size_t used_count = 0, count = 0;
+static size_t heap_block_count(void) {
+    size_t count = 0;
     for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
-        used_count += area_used_count(area);
         count += area->gc_alloc_table_byte_len * 4;
     }
-    if (used_count <= count / 2) {
+    return count;
+}
+
+static bool heap_is_full(void) {
+    size_t used_count = 0;
+    for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
+        used_count += area_used_count(area);
+    }
+    return used_count > heap_block_count() / 2;
+}
+
+static void heap_append(mp_state_mem_area_t *area) {
+    mp_state_mem_area_t *last = &MP_STATE_MEM(area);
+    while (last->next != NULL) {
+        last = last->next;
+    }
+    last->next = area;
+    area->next = NULL;
+    area->gc_last_free_atb_index = 0;
+}
+
+/*
+ * gc.c takes an area for empty, too, when its first block is all that lives there: that one stays. And one that would be
+ * added anew at once stays as it is, for a new one dirties its tables, a page for each 86 of its own.
+ */
+static void released_settle(void) {
+    while (released != NULL) {
+        mp_state_mem_area_t *area = released;
+        released = area->next;
+        area->next = NULL;
+        bool in_use = area_used_count(area) > 0;
+        if (in_use || (heap_is_full() && area_end(area) - area_start(area) <= gc_get_max_new_split())) {
+            heap_append(area);
+        } else {
+            areas_discard(area);
+        }
+    }
+}
+
+static void heap_grow_if_full(void) {
+    if (!heap_is_full()) {
         return;
     }
-    size_t size = page_round_up(count * MICROPY_BYTES_PER_GC_BLOCK);
+    size_t size = page_round_up(heap_block_count() * MICROPY_BYTES_PER_GC_BLOCK);
     char *start = size <= gc_get_max_new_split() ? port_heap_alloc(size) : NULL;
     if (start != NULL) {
         gc_add(start, start + size);
@@ -137,5 +186,6 @@ void gc_collect(void) {
     gc_collect_start();
     gc_helper_collect_regs_and_stack();
     gc_collect_end();
+    released_settle();
     heap_grow_if_full();
 }
