@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,13 +57,19 @@ class Kept:
     process: subprocess.Popen[str]
     client: pexpect.fdpexpect.fdspawn[bytes]
     stderr: Path
+    cuts: int = 0
 
     def cut(self) -> None:
-        """kill -9 of the QEMU of this moment; there may be none just now."""
+        """kill -9 of the QEMU of this moment; where there is none just now, of the next one."""
         keeper = self.process.pid
-        for child in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
+        children = Path(f"/proc/{keeper}/task/{keeper}/children")
+        while self.cut_count() < self.cuts or not (pids := children.read_text().split()):
+            assert self.process.poll() is None, "the keeper has ended"
+            time.sleep(0.01)
+        self.cuts += 1
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
+                os.kill(int(pid), signal.SIGKILL)
 
     def cut_count(self) -> int:
         """How often QEMU was ended so far, and started again."""

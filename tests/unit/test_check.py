@@ -98,7 +98,7 @@ def test_root(small_image: Path) -> None:
         ("free_count", 7, "free blocks"),
         ("generation", 0, "born in generation 1"),
         ("tree_height", 9, "no valid root|heights"),
-        ("version", 2, "no valid root|version"),
+        ("version", 3, "no valid root|version"),
         ("kernel_size", 0, "no kernel"),
         ("kernel", MISSING, "taken, but nothing"),
     ],
