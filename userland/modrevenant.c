@@ -135,21 +135,37 @@ static const uint16_t stats_name[] = {
     MP_QSTR_write_fault_cycles_max, MP_QSTR_near_reads, MP_QSTR_near_writes, MP_QSTR_far_reads,
     MP_QSTR_far_requests, MP_QSTR_near_blocks_total, MP_QSTR_near_blocks_free, MP_QSTR_boot_cycles,
     MP_QSTR_throttled_count, MP_QSTR_throttled_ns, MP_QSTR_pages_dirty_max, MP_QSTR_resume_cycles,
-    MP_QSTR_far_used,
+    MP_QSTR_far_used, MP_QSTR_far_remaining, MP_QSTR_complete,
 };
-_Static_assert(MP_ARRAY_SIZE(stats_name) * sizeof(uint64_t) == sizeof(struct machine_stats), "machine_stats");
+_Static_assert(MP_ARRAY_SIZE(stats_name) * sizeof(uint64_t) == offsetof(struct machine_stats, far), "machine_stats");
+
+/* (fetched, verified, unused) of each far store of this start that gave anything, by its number. */
+static mp_obj_t far_stats(const struct machine_stats *stats) {
+    mp_obj_t dict = mp_obj_new_dict(0);
+    for (size_t i = 0; i < MP_ARRAY_SIZE(stats->far); i++) {
+        mp_obj_t items[] = {
+            mp_obj_new_int_from_ull(stats->far[i].fetched), mp_obj_new_int_from_ull(stats->far[i].verified),
+            mp_obj_new_int_from_ull(stats->far[i].unused),
+        };
+        if (stats->far[i].fetched != 0) {
+            mp_obj_dict_store(dict, MP_OBJ_NEW_SMALL_INT(i + 1), mp_obj_new_tuple(MP_ARRAY_SIZE(items), items));
+        }
+    }
+    return dict;
+}
 
 static mp_obj_t revenant_stats(void) {
     union {
         struct machine_stats stats;
         uint64_t value[MP_ARRAY_SIZE(stats_name)];
-    } all;
+    } all = {0};
     long size = sys_stats(&all.stats);
     checked(size);
     mp_obj_t dict = mp_obj_new_dict(MP_ARRAY_SIZE(stats_name));
-    for (size_t i = 0; i < (size_t)size / sizeof(uint64_t); i++) {
+    for (size_t i = 0; i < MP_ARRAY_SIZE(stats_name) && i < (size_t)size / sizeof(uint64_t); i++) {
         mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(stats_name[i]), mp_obj_new_int_from_ull(all.value[i]));
     }
+    mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_far), far_stats(&all.stats));
     return dict;
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(revenant_stats_obj, revenant_stats);

@@ -140,6 +140,13 @@ struct machine_stats {
     uint64_t pages_dirty_max;  /* that one program may make in one epoch, now */
     uint64_t resume_cycles;    /* kernel entry to the first program, waiting for devices left out */
     uint64_t far_used;         /* of far_reads: what was asked for, not only read ahead */
+    uint64_t far_remaining;    /* blocks of the far store that nobody touched yet, nor the fill has come to */
+    uint64_t complete;         /* 1: no far store is needed any more */
+    struct far_stats {
+        uint64_t fetched;      /* blocks */
+        uint64_t verified;     /* pages that had their hash */
+        uint64_t unused;       /* blocks read ahead, and dropped before anyone wanted them */
+    } far[8];                  /* of this start, in the order of preference */
 };
 
 #endif

@@ -20,6 +20,7 @@ struct run {
     unsigned count, left;  /* pages in all, not yet given away */
     int hedged;            /* another disk was asked, too */
     int is_paced;          /* nobody asked for it */
+    uint64_t touched;      /* bit per page: somebody wanted it */
     uint64_t start_ns;
     struct store_io io;    /* its pages; NULL: given away */
     struct list_node link; /* of those that are here, oldest first */
@@ -36,6 +37,8 @@ static void drop_page(struct run *run, unsigned index) {
 }
 
 static void run_free(struct run *run) {
+    for (unsigned i = 0; run->state == RUN_HERE && i < run->count; i++)
+        store.facts.far[run->disk].unused += !(run->touched >> i & 1);
     for (unsigned i = 0; i < run->count; i++)
         if (run->io.page[i] != NULL)
             drop_page(run, i);
@@ -63,8 +66,12 @@ static void read_done(struct store_io *io, int status) {
         pace_ended(run->disk, run->count, status == 0 ? answered_ns[run->disk] - run->start_ns : 0);
     unsigned home = run->home, disk = run->disk, count = run->count;
     uint64_t first = run->first;
-    if (status != 0)
+    if (status == 0)
+        store.facts.far[disk].fetched += count;
+    if (status != 0) {
+        run->touched = UINT64_MAX; /* it never came */
         run_free(run);
+    }
     fetch_ahead_done(disk, home, first, count, status);
 }
 
@@ -122,6 +129,12 @@ enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, un
     *page = run->io.page[block - run->first];
     *disk = run->disk;
     return run->state == RUN_LOADING ? AHEAD_LOADING : AHEAD_HERE;
+}
+
+/* Somebody wants a block that is here. */
+void ahead_touch(unsigned home, uint64_t block) {
+    struct run *run = find(home, block);
+    run->touched |= (uint64_t)1 << (block - run->first);
 }
 
 /* A block that is here is not needed any more. */

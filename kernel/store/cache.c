@@ -246,5 +246,6 @@ void store_facts(struct store_facts *facts) {
     facts->near_blocks_total = store.header.block_count;
     facts->near_blocks_free = store.free_count;
     facts->cached_nodes = node_count;
+    facts->far_remaining = fill_remaining();
     facts->complete = (store.root.flags & ROOT_COMPLETE) != 0;
 }

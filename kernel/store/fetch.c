@@ -128,6 +128,7 @@ static void judge(struct job *job, int status) {
     } else {
         disk_good(job->disk);
         store.facts.far_used += job->disk != 0;
+        store.facts.far[job->disk].verified++;
         if (job->disk != 0 && copy_offer(&fetch->pointer, fetch->page) && !ptr_compressed(&fetch->pointer))
             ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
         finish(job, 0);
@@ -145,6 +146,7 @@ static void unpack_in_place(const struct store_fetch *fetch) {
 
 static void read_done(struct store_io *io, int status) {
     struct job *job = io->owner;
+    store.facts.far[job->disk].fetched += status == 0;
     if (status == 0 && job->disk != 0 && ptr_compressed(&job->fetch->pointer))
         unpack_in_place(job->fetch);
     judge(job, status);
@@ -187,6 +189,7 @@ static int take_from_memory(struct job *job) {
     if (state != AHEAD_HERE)
         return state == AHEAD_LOADING;
     job->tried |= 1u << job->disk;
+    ahead_touch(home, ptr_block(pointer));
     pointer_unpack(pointer, job->fetch->page, page);
     judge(job, 0);
     return 1;

@@ -15,6 +15,7 @@ enum {
     ROOT_POINTER_COUNT = 2, /* tree, resume list */
 };
 #define RETRY_NS 1000000000ull
+#define TELL_NS 500000000ull
 
 /* A page on its way, or a node whose children are walked. */
 struct fill_fetch {
@@ -33,6 +34,8 @@ static struct {
     uint64_t retry_ns;
     unsigned ahead_home;     /* where reading on has come to */
     uint64_t ahead_block;
+    uint64_t position;       /* the last block of the adopted store that a walk has come to */
+    uint64_t told_ns, told_position;
     unsigned depth;
     struct fill_fetch node[DEPTH_MAX]; /* from the top down */
     struct fill_fetch page[FETCH_COUNT];
@@ -163,6 +166,8 @@ static int visit(const struct block_ptr_disk *pointer, unsigned directory) {
         return missing == -E_AGAIN || missing == -E_NOMEM ? 0 : missing;
     if (missing && !bring(pointer))
         return 0;
+    if (ptr_store(pointer) == 1 && ptr_block(pointer) > fill.position)
+        fill.position = ptr_block(pointer);
     if (!is_page)
         push(pointer, directory);
     else if (missing)
@@ -202,6 +207,7 @@ static void finish_walk(void) {
     int again = !fill.deciding || fill.missing_count != 0;
     end_walk();
     fill.deciding = 1;
+    fill.position = UINT64_MAX;
     if (complete)
         store.complete = store.unsaved = 1;
     else if (again)
@@ -234,11 +240,33 @@ static int fill_step(void) {
     return status > 0;
 }
 
+/* A published store is laid out as the walk goes; of others, this is a guess. */
+uint64_t fill_remaining(void) {
+    uint64_t block_count = store.far[0].block_count;
+    return store.complete || fill.position >= block_count ? 0 : block_count - fill.position;
+}
+
+/* Twice a second, for who looks on: a line for each disk that has given something. */
+static void tell(uint64_t now) {
+    if (now - fill.told_ns < TELL_NS || fill.position == fill.told_position)
+        return;
+    fill.told_ns = now;
+    fill.told_position = fill.position;
+    for (unsigned disk = 1; disk < store.env->disk_count; disk++) {
+        const struct store_far_facts *far = &store.facts.far[disk];
+        if (far->fetched != 0)
+            store_notice("progress: far%u %lu fetched, %lu verified, %lu unused; %lu remain", disk,
+                         (unsigned long)far->fetched, (unsigned long)far->verified, (unsigned long)far->unused,
+                         (unsigned long)fill_remaining());
+    }
+}
+
 int store_fill(unsigned budget) {
     uint64_t now = store.env->now_ns();
     if (!fill.known || store.complete || store.broken || store.frozen || fill.retry_ns > now || copy_is_full() ||
         fetch_count() != (unsigned)own_busy_count())
         return 0;
+    tell(now);
     for (; budget > 0; budget--)
         if (!fill_step())
             return fetch_is_ready();

@@ -254,6 +254,7 @@ enum ahead_state { AHEAD_NONE, AHEAD_LOADING, AHEAD_HERE };
 void ahead_init(void);
 unsigned ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count, int is_paced);
 enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, unsigned *disk);
+void ahead_touch(unsigned home, uint64_t block);
 void ahead_drop(unsigned home, uint64_t block);
 size_t ahead_shrink(size_t page_count);
 uint64_t ahead_deadline_ns(void);
@@ -293,6 +294,7 @@ int fill_adopt(struct root_disk *root);
 int fill_is_known(void);
 uint64_t fill_retry_ns(void);
 int fill_waits_for_root(void);
+uint64_t fill_remaining(void);
 
 /* clone.c: clones and drops of spaces */
 uint64_t clone_alias(uint64_t space);

@@ -173,12 +173,20 @@ int store_history(uint64_t after, struct generation_disk *record, unsigned count
 size_t store_shrink(size_t page_count);
 
 /* --- facts --- */
+struct store_far_facts {
+    uint64_t fetched;                            /* blocks that came */
+    uint64_t verified;                           /* pages of them that had their hash */
+    uint64_t unused;                             /* blocks that were dropped before anyone wanted them */
+};
+
 struct store_facts {
     uint64_t generation, sequence;
     uint64_t near_blocks_total, near_blocks_free;
     /* far_reads: blocks that came; far_used: those that somebody wanted */
     uint64_t near_reads, near_writes, far_reads, far_used, far_requests, far_failures, hash_failures;
     uint64_t packed_count;                       /* blocks read unasked since the adopted root has a resume list */
+    struct store_far_facts far[1 + STORE_FAR_COUNT_MAX]; /* by disk */
+    uint64_t far_remaining;                      /* blocks of the adopted store that the fill has not come to */
     uint64_t cached_nodes;
     int complete;
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import random
 import re
@@ -198,6 +199,12 @@ def test_idle_time_makes_near_complete(machine: Start, serve: Serve, published: 
     once = [block for block in blocks_of(far.reads()) if block not in fixed]
     assert len(once) == len(set(once)), "fetched twice"
     assert now.command_at_prompt("turn = 'complete'; turn") == "'complete'"
+    now.command_at_prompt("import revenant; stats = revenant.stats()")
+    assert now.command_at_prompt("stats['complete'], stats['far_remaining']") == "(1, 0)"
+    fetched, verified, unused = ast.literal_eval(now.command_at_prompt("stats['far'][1]"))
+    assert len(once) <= fetched and BALLAST_MIB * 256 < verified <= fetched and unused < fetched / 10
+    progress = re.findall(r"progress: far1 (\d+) fetched, (\d+) verified, \d+ unused; (\d+) remain", now.voice)
+    assert progress and int(progress[0][2]) < published.size // 4096
     now.kill()
     far.forget()
     now = machine(blank, fars=[far.uri], trust=published.trust)

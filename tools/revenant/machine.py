@@ -429,16 +429,29 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(name)
 
 
+CLEARED_LINE = b"\r\x1b[K"
+RENEWED_LINE = (CLEARED_LINE, b"")
+WINDOW_TITLE = (b"\x1b]2;", b"\a")
+"""Where progress is shown: what comes before and after it."""
+
+
 class Relay(threading.Thread):
-    """Copies a pipe to a stream in whole lines and remembers how it began and ended: what QEMU and the kernel say."""
+    """Copies a pipe to a stream in whole lines and remembers how it began and ended: what QEMU and the kernel say.
+
+    Lines of progress become one that is renewed, or the window's title, as `progress` says; else nobody sees them.
+    """
+
+    PROGRESS = re.compile(rb"\[ *\d+\.\d+\] store: progress: (.*)\n")
 
     HEAD_SIZE = 1 << 20
     TAIL_SIZE = 8192
 
-    def __init__(self, fd: int, to: IO[bytes] | None) -> None:
+    def __init__(self, fd: int, to: IO[bytes] | None, progress: tuple[bytes, bytes] | None = None) -> None:
         super().__init__(daemon=True)
         self.fd = fd
         self.to = to
+        self.progress = progress
+        self.far: dict[bytes, bytes] = {}
         self.head = self.tail = b""
 
     def run(self) -> None:
@@ -452,6 +465,14 @@ class Relay(threading.Thread):
         self._show(begun)
 
     def _show(self, data: bytes) -> None:
-        if self.to is not None and data:
-            self.to.write(data)
-            self.to.flush()
+        told = self.PROGRESS.findall(data)
+        rest = self.PROGRESS.sub(b"", data)
+        if self.to is None:
+            return
+        if rest:
+            self.to.write(rest if self.progress != RENEWED_LINE else CLEARED_LINE + rest)
+        if told and self.progress:
+            self.far |= {line.split()[0]: line for line in told}
+            before, after = self.progress
+            self.to.write(before + b" | ".join(self.far.values()) + after)
+        self.to.flush()
