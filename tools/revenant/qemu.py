@@ -23,6 +23,8 @@ from revenant.trust import KEY_PREFIX
 QEMU = "qemu-system-x86_64"
 DEBUG_EXIT_PORT = 0xF4
 MEMORY_MIB_DEFAULT = 256
+ICOUNT = ("-icount", "shift=0,sleep=off")
+"""For `extra`: one guest instruction is one virtual nanosecond, idle time is skipped; a stop costs no time."""
 INTERVAL_MS_DEFAULT = 100
 NBD_RECONNECT_DELAY_S = 0  # requests fail at once: another store is asked, or this one anew
 NBD_OPEN_TIMEOUT_S = 5

@@ -22,8 +22,6 @@ from revenant.machine import PROMPT, Machine
 from revenant.qemu import MachineConfig
 from revenant.script import output_of
 
-ICOUNT = ("-icount", "shift=0,sleep=off")
-"""One guest instruction is one virtual nanosecond; idle time is skipped."""
 TIMEOUT_S = 600.0
 MIB = 1 << 20
 PAGE_SIZE = 4096

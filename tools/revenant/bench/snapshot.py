@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from revenant import genesis
-from revenant.bench.common import ICOUNT, MIB, TIMEOUT_S, Row, Workshop, ask
+from revenant.bench.common import MIB, TIMEOUT_S, Row, Workshop, ask
 from revenant.machine import PROMPT, Machine
-from revenant.qemu import MachineConfig
+from revenant.qemu import ICOUNT, MachineConfig
 
 FREEZE_PROGRAM = """\
 import json, micropython, revenant, time

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from revenant import genesis
-from revenant.bench.common import ICOUNT, MIB, TIMEOUT_S, Row, Workshop, answered_s, ask, median
+from revenant.bench.common import MIB, TIMEOUT_S, Row, Workshop, answered_s, ask, median
 from revenant.machine import PROMPT, Machine
-from revenant.qemu import Boot, MachineConfig
+from revenant.qemu import ICOUNT, Boot, MachineConfig
 from revenant.script import wait_for_prompt
 
 

@@ -25,13 +25,13 @@ from pathlib import Path
 
 from revenant import genesis
 from revenant.check import check_store
-from revenant.crash.watched import ICOUNT, MEMORY_MIB, TIMEOUT_S, KernelMap, Watched
+from revenant.crash.watched import MEMORY_MIB, TIMEOUT_S, KernelMap, Watched
 from revenant.crash.workload import FOLDER, LINE, MIB
 from revenant.errors import MachineError
 from revenant.format import BLOCK_SIZE, SPACE_RECORDS, PageKey
 from revenant.images import copy_image
 from revenant.machine import Machine
-from revenant.qemu import Boot, MachineConfig
+from revenant.qemu import ICOUNT, Boot, MachineConfig
 from revenant.record import (
     RECORD_THREAD_PAGE,
     RECORDS_PER_PAGE,

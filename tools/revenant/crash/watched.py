@@ -22,12 +22,10 @@ from revenant.errors import BuildError
 from revenant.format import BLOCK_SIZE, SPACE_RECORDS, ZERO_PAGE, PageKey
 from revenant.genesis import build_folder
 from revenant.machine import Machine, temporary_folder
-from revenant.qemu import Boot, MachineConfig
+from revenant.qemu import ICOUNT, Boot, MachineConfig
 from revenant.record import RECORD_TRACE_PAGE, RECORD_TRACE_PAGE_COUNT, ThreadRegisters
 from revenant.symbols import KERNEL_START
 
-ICOUNT = ("-icount", "shift=0,sleep=off")
-"""One guest instruction is one virtual nanosecond, idle time is skipped: a stop costs the machine no time."""
 MEMORY_MIB = 64
 TIMEOUT_S = 120.0
 PRESENT = 1
