@@ -369,17 +369,17 @@ def test_upgrade(run_revenant: Run, image: Path, build: Path, tmp_path: Path) ->
     sound(image)
 
 
-@pytest.mark.parametrize(("field", "word"), [(0, "format"), (1, "records")])
+@pytest.mark.parametrize(("field", "version", "word"), [(0, 0, "format"), (1, 9, "records")])
 def test_a_kernel_of_another_version_is_refused(
-    run_revenant: Run, image: Path, build: Path, tmp_path: Path, field: int, word: str
+    run_revenant: Run, image: Path, build: Path, tmp_path: Path, field: int, version: int, word: str
 ) -> None:
     data = bytearray((build / "kernel.stripped.elf").read_bytes())
     at = data.index(b"Revenant\0\0\0\0") + 12
-    struct.pack_into("<I", data, at + 4 * field, 9)
+    struct.pack_into("<I", data, at + 4 * field, version)
     kernel = tmp_path / "kernel.elf"
     kernel.write_bytes(data)
     said = refused(run_revenant, "upgrade", image, "--kernel", kernel)
-    assert word in said and "reads 9 (nothing was changed)" in said
+    assert word in said and f"reads {version} (nothing was changed)" in said
 
 
 def test_what_is_no_kernel_is_refused(run_revenant: Run, image: Path, build: Path, tmp_path: Path) -> None:
