@@ -152,6 +152,8 @@ static uint64_t late_ns(const struct run *run) {
     return since + FAR_LATE_NS;
 }
 
+uint64_t ahead_answered_ns(unsigned disk) { return answered_ns[disk]; }
+
 /* Whether a disk that was late has not answered since. */
 int ahead_is_stuck(unsigned disk) {
     for (unsigned i = 0; i < RUN_COUNT; i++)

@@ -224,11 +224,11 @@ static int start_run(const struct job *job, unsigned disk) {
 }
 
 /*
- * Reads on from `block`, from the first disk that has it, as far as that one's pace allows: what nobody waits for. How many
- * blocks need not be looked at any more; 0: none can be had so; -E_AGAIN: there is enough on its way.
+ * Reads on, `distance` blocks behind one that is being taken, from the first disk that has them and as far as its pace allows:
+ * what nobody waits for. How many blocks need not be looked at any more; 0: none can be had so; -E_AGAIN: enough is on its way.
  */
-int fetch_unasked(unsigned home, uint64_t block) {
-    uint64_t block_count = store.far[home - 1].block_count;
+int fetch_unasked(unsigned home, uint64_t from, uint64_t distance) {
+    uint64_t block = from + distance, block_count = store.far[home - 1].block_count;
     unsigned disk = 0, absent = 0;
     while (disk < store.env->disk_count && (!disk_serves(disk, home) || !is_healthy(disk)))
         disk++;
@@ -236,7 +236,7 @@ int fetch_unasked(unsigned home, uint64_t block) {
         return 0;
     if (!is_absent(home, block))
         return 1;
-    unsigned room = pace_room(disk);
+    unsigned room = pace_room(disk, distance);
     if (room == 0)
         return -E_AGAIN;
     while (absent < room && block + absent < block_count && is_absent(home, block + absent))

@@ -137,7 +137,7 @@ static int bring(const struct block_ptr_disk *pointer) {
         fill.ahead_block = block;
     fill.ahead_home = home;
     while (status > 0 && fill.ahead_block - block < PACE_WINDOW_MAX) {
-        status = fetch_unasked(home, fill.ahead_block);
+        status = fetch_unasked(home, block, fill.ahead_block - block);
         fill.ahead_block += status > 0 ? (unsigned)status : 0;
     }
     enum ahead_state state = ahead_find(home, block, &page, &disk);

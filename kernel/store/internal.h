@@ -237,7 +237,7 @@ void fetch_hedge(void);
 uint64_t fetch_deadline_ns(void); /* when it is due; it may have passed */
 void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status);
 
-int fetch_unasked(unsigned home, uint64_t block);
+int fetch_unasked(unsigned home, uint64_t from, uint64_t distance);
 
 /* attach.c: which store each far disk is */
 #define FAR_LATE_NS 350000000ull /* without an answer: another one is asked, where there is one */
@@ -259,12 +259,13 @@ void ahead_drop(unsigned home, uint64_t block);
 size_t ahead_shrink(size_t page_count);
 uint64_t ahead_deadline_ns(void);
 int ahead_is_stuck(unsigned disk);
+uint64_t ahead_answered_ns(unsigned disk);
 void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home));
 
 /* pace.c: how much of what nobody waits for may be on its way */
 enum { PACE_WINDOW_MAX = 256 };
 void pace_init(void);
-unsigned pace_room(unsigned disk);
+unsigned pace_room(unsigned disk, uint64_t distance);
 unsigned pace_in_flight(unsigned disk);
 void pace_started(unsigned disk, unsigned block_count);
 void pace_ended(unsigned disk, unsigned block_count, uint64_t response_ns);

@@ -86,9 +86,15 @@ static struct sync_io *view_start(unsigned disk, uint64_t block) {
     return sync;
 }
 
+/* Whether a disk has been silent for too long: one that brings what was asked for before is not. */
+static int is_late(unsigned disk) {
+    uint64_t now = store.env->now_ns();
+    return disk != 0 && now > view_until_ns && now > ahead_answered_ns(disk) + FAR_LATE_NS;
+}
+
 /* 0: the page is here. A far disk that another one can do for is not waited for for ever. */
 static int view_wait(struct sync_io *sync) {
-    while (sync->pending && (sync->io.disk == 0 || store.env->now_ns() <= view_until_ns))
+    while (sync->pending && !is_late(sync->io.disk))
         store.env->poll();
     view.late |= sync->pending;
     return sync->pending ? -E_IO : sync->status;

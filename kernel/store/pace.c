@@ -3,13 +3,13 @@
  *
  * Promise: who fills near keeps a link busy but its queue short, so that somebody who waits for a block finds little
  * before him: a disk's window grows while answers come about as soon as its quickest one did, and shrinks while they
- * take a quarter longer (as TCP Vegas and LEDBAT do).
+ * take a third longer (as TCP Vegas and LEDBAT do).
  * Called by: ahead.c (what was asked for, what has come), fetch.c (how much may be).
  */
 #include "store/internal.h"
 
 enum {
-    RUN_MIN = 8,      /* blocks of a request: what somebody has to wait for at the least */
+    RUN_MIN = 4,      /* blocks of a request: what somebody has to wait for at the least */
     WINDOW_MIN = 16, WINDOW_FIRST = 32,
     RUNS_PER_WINDOW = 8, /* QEMU has 16 requests on their way over an NBD connection: the others are for who waits */
     STEP = 2,
@@ -24,12 +24,12 @@ static struct {
 unsigned pace_in_flight(unsigned disk) { return pace[disk].in_flight; }
 void pace_started(unsigned disk, unsigned block_count) { pace[disk].in_flight += block_count; }
 
-/* How many blocks the next request may have; 0: none now. */
-unsigned pace_room(unsigned disk) {
+/* How many blocks the next request may have that begins so many blocks ahead of what is being taken; 0: none now. */
+unsigned pace_room(unsigned disk, uint64_t distance) {
     unsigned run = pace[disk].window / RUNS_PER_WINDOW;
     if (run < RUN_MIN)
         run = RUN_MIN;
-    return pace[disk].in_flight + run <= pace[disk].window ? run : 0;
+    return pace[disk].in_flight + run <= pace[disk].window && distance < pace[disk].window ? run : 0;
 }
 
 /* response_ns 0: it failed. A link that has become slower is believed when no queue of ours can be the reason. */
@@ -40,7 +40,7 @@ void pace_ended(unsigned disk, unsigned block_count, uint64_t response_ns) {
         return;
     if (quickest == 0 || response_ns < quickest)
         pace[disk].quickest_ns = quickest = response_ns;
-    uint64_t slack = quickest / 8 > SLACK_MIN_NS ? quickest / 8 : SLACK_MIN_NS;
+    uint64_t slack = quickest / 6 > SLACK_MIN_NS ? quickest / 6 : SLACK_MIN_NS;
     if (response_ns < quickest + slack) {
         if (pace[disk].window < PACE_WINDOW_MAX)
             pace[disk].window += STEP;

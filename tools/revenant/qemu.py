@@ -296,7 +296,7 @@ def disk_words(blockdev: dict[str, Any], boots: bool) -> list[str]:
     if boots:
         device["bootindex"] = 1
     if blockdev.get("read-only"):
-        device |= GEOMETRY
+        device |= GEOMETRY | {"request-merging": False}  # one after the other on a long link, not all in one
     return ["-blockdev", json.dumps(blockdev), "-device", json.dumps(device)]
 
 
