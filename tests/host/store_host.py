@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -45,19 +46,23 @@ class HarnessDied(Exception):
 def build() -> pathlib.Path:
     """Compiles the harness into build/host unless it is newer than all it is made of; returns its path."""
     program = BUILD / "store_host"
-    headers = [*(ROOT / "kernel").glob("store/*.h"), *(ROOT / "kernel").glob("lib/*.h")]
-    sources = [*SOURCES, *SIGNATURES]
-    newest = max(path.stat().st_mtime for path in [*sources, *headers])
-    if program.exists() and newest <= program.stat().st_mtime:
-        return program
     BUILD.mkdir(parents=True, exist_ok=True)
-    made, decoder = BUILD / f"store_host.{os.getpid()}", BUILD / f"zstd.{os.getpid()}.o"
-    plain = ["-std=gnu17", "-O1", *INCLUDES]  # test_zstd.py has it under sanitizers, which are slow to compile
-    subprocess.run(["gcc", *plain, "-c", str(ZSTD), "-o", str(decoder)], check=True)
-    subprocess.run(["gcc", *FLAGS, *INCLUDES, *map(str, [*sources, decoder]), "-o", str(made)], check=True)
-    decoder.unlink()
-    made.replace(program)  # at once: tests may run in several processes
+    with (BUILD / "store_host.lock").open("w") as lock:  # of several workers one compiles, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        headers = [*(ROOT / "kernel").glob("store/*.h"), *(ROOT / "kernel").glob("lib/*.h")]
+        newest = max(path.stat().st_mtime for path in [*SOURCES, *SIGNATURES, *headers])
+        if not program.exists() or newest > program.stat().st_mtime:
+            compile_harness(program)
     return program
+
+
+def compile_harness(program: pathlib.Path) -> None:
+    """All of it under sanitizers but the decoder, which is slow to compile so, and has them in test_zstd.py."""
+    decoder, made = BUILD / "zstd.o", BUILD / "store_host.new"
+    subprocess.run(["gcc", "-std=gnu17", "-O1", *INCLUDES, "-c", str(ZSTD), "-o", str(decoder)], check=True)
+    sources = [*map(str, [*SOURCES, *SIGNATURES]), str(decoder)]
+    subprocess.run(["gcc", *FLAGS, *INCLUDES, *sources, "-o", str(made)], check=True)
+    made.replace(program)
 
 
 def compile_program(name: str, folder: pathlib.Path) -> pathlib.Path:
