@@ -238,6 +238,18 @@ def test_delta_of_an_incomplete_machine(
     assert_says_what_is_missing(harness, tmp_path / "alone", out, far_path)
 
 
+def live(host: store_host.Host, image: Path) -> None:
+    """Generations 2 to 6 on an image of generation 1: pages rewritten and added, spaces cloned."""
+    host("load", 0, image)
+    assert host("open") == "1"
+    for value in range(1, 6):
+        host("put", 16, 9000, value)
+        host("put", 17, value, value)
+        host("puts", 18, value * 1000, 7, 3)
+        host("clone", 16, 20 + value)
+        host("commit", 1, 0)
+
+
 def test_delta_against_an_older_image(tmp_path: Path, harness: Path, small_image: Path) -> None:
     """A complete machine, published, changed, and published twice more, each time against the last one.
 
@@ -245,14 +257,7 @@ def test_delta_against_an_older_image(tmp_path: Path, harness: Path, small_image
     """
     grown, images = tmp_path / "grown.img", [tmp_path / f"image{i}.img" for i in range(3)]
     with store_host.Host(harness, tmp_path) as host:
-        host("load", 0, small_image)
-        assert host("open") == "1"
-        for value in range(1, 6):
-            host("put", 16, 9000, value)
-            host("put", 17, value, value)
-            host("puts", 18, value * 1000, 7, 3)
-            host("clone", 16, 20 + value)
-            host("commit", 1, 0)
+        live(host, small_image)
         host("drop", 17)
         host("put", 18, 4001, 0)
         host("commit", 1, 0)
@@ -294,13 +299,7 @@ def test_bases_that_are_none(small_image: Path, tmp_path: Path, run_revenant: Ru
 def test_older_generation(tmp_path: Path, harness: Path, small_image: Path) -> None:
     grown = tmp_path / "grown.img"
     with store_host.Host(harness, tmp_path) as host:
-        host("load", 0, small_image)
-        assert host("open") == "1"
-        for value in range(1, 6):
-            host("put", 16, 9000, value)
-            host("put", 17, value, value)
-            host("clone", 16, 20 + value)
-            host("commit", 1, 0)
+        live(host, small_image)
         grown.write_bytes(host.image())
     with Store(grown) as store:
         check_store(store)
