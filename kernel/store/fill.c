@@ -138,10 +138,11 @@ static int bring(const struct block_ptr_disk *pointer) {
     fill.ahead_home = home;
     while (status > 0 && fill.ahead_block - block < PACE_WINDOW_MAX) {
         status = fetch_unasked(home, block, fill.ahead_block - block);
+        if (status == -E_AGAIN && fill.ahead_block == block)
+            return 0; /* for want of room, which what is on its way will make */
         fill.ahead_block += status > 0 ? (unsigned)status : 0;
     }
-    enum ahead_state state = ahead_find(home, block, &page, &disk);
-    return state == AHEAD_HERE || (state == AHEAD_NONE && status != -E_AGAIN);
+    return ahead_find(home, block, &page, &disk) != AHEAD_LOADING;
 }
 
 static void push(const struct block_ptr_disk *pointer, unsigned directory) {
