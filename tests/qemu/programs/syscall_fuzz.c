@@ -140,10 +140,11 @@ static int has_buffer(uint64_t number) {
            number == SYS_PROCESS || number == SYS_RECEIVE || number == SYS_MACHINE_ID;
 }
 
-/* Whether a call with this buffer could write this program's own variables. */
-static int hits_own_data(uint64_t address, uint64_t size) {
+/* Whether a call with this buffer could write this program's own variables. Only messages are larger than a page. */
+static int hits_own_data(uint64_t number, uint64_t address, uint64_t size) {
     uint64_t data = (uintptr_t)&order & ~(uint64_t)(PAGE_SIZE - 1);
-    size = size < PAGE_SIZE ? size : PAGE_SIZE;
+    uint64_t most = number == SYS_RECEIVE ? TRANSFER_SIZE_MAX : PAGE_SIZE;
+    size = size < most ? size : most;
     return address + size > data && address < (uintptr_t)end && !in_arena(address, size);
 }
 
@@ -227,7 +228,7 @@ static struct call any_call(void) {
     default:
         break;
     }
-    if (has_buffer(call.number) && hits_own_data(call.rdi, call.rsi))
+    if (has_buffer(call.number) && hits_own_data(call.number, call.rdi, call.rsi))
         call.rdi |= 1ull << 63;
     return call;
 }
