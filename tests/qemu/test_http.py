@@ -1,4 +1,8 @@
-"""Far stores behind HTTP with ranges: nginx, asked by QEMU itself and through nbdkit's curl plugin."""
+"""Far stores behind HTTP with ranges: nginx, asked through nbdkit's curl plugin.
+
+Not by QEMU's own driver: in QEMU 7.2 it stalls when several requests are on their way (tools/revenant/FAR.md). What
+looks at a far store beforehand makes one request after the other, which it can.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from pathlib import Path
 import pytest
 from revenant import nbd
 from revenant.check import check_store
+from revenant.firmware import remote_kernel
 from revenant.machine import Machine, die_with_parent
 from revenant.publish import publish_image
 from revenant.script import wait_for_prompt
@@ -80,8 +85,8 @@ def web(tmp_path: Path) -> Iterator[WebServer]:
     process.wait()
 
 
-def test_far_over_http(machine: Start, image: Path, web: WebServer, tmp_path: Path) -> None:
-    """It starts, streams, becomes complete; what was read, was read once and little more; and so by the chain."""
+def test_far_over_http(machine: Start, image: Path, web: WebServer, tmp_path: Path, socket_folder: Path) -> None:
+    """It starts, streams, becomes complete; what was read, was read once and little more."""
     now = machine()
     wait_for_prompt(now)
     now.command_at_prompt("warm = bytes(range(256)) * 4096")
@@ -90,26 +95,27 @@ def test_far_over_http(machine: Start, image: Path, web: WebServer, tmp_path: Pa
     with Store(image) as store:
         root = publish_image(store, web.files / "far.img", None, record=True)
     url = f"http://127.0.0.1:{web.port}/far.img"
-    socket_path = tmp_path / "chain.sock"
+    socket_path = socket_folder / "chain.sock"
     words = [nbd.NBDKIT, "--foreground", "--exit-with-parent", "--readonly", "--unix", socket_path]
     chain = subprocess.Popen([*words, "curl", f"url={url}"], preexec_fn=die_with_parent)
     try:
-        for uri in (url, f"nbd+unix:///?socket={socket_path}"):
-            blank = tmp_path / "blank.img"
-            blank.write_bytes(b"")
-            os.truncate(blank, 64 << 20)
-            while "nbd" in uri and not nbd.answers(uri):
-                assert chain.poll() is None
-            before = len(web.sent())
-            now = machine(blank, fars=[uri], trust=root.hash.hex())
-            wait_for_prompt(now)
-            assert now.command_at_prompt("warm == bytes(range(256)) * 4096") == "True"
-            now.expect_voice("near is complete")
-            now.kill()
-            with Store(blank) as store:
-                assert check_store(store).blocks_absent == 0
-            sent = sum(size for _, size in web.sent()[before:])
-            assert sent < 1.3 * os.path.getsize(web.files / "far.img")
+        uri = f"nbd+unix:///?socket={socket_path}"
+        while not nbd.answers(uri):
+            assert chain.poll() is None
+        blank = tmp_path / "blank.img"
+        blank.touch()
+        os.truncate(blank, 64 << 20)
+        before = len(web.sent())
+        now = machine(blank, fars=[uri], trust=root.hash.hex())
+        wait_for_prompt(now)
+        assert now.command_at_prompt("warm == bytes(range(256)) * 4096") == "True"
+        now.expect_voice("near is complete")
+        now.kill()
+        with Store(blank) as store:
+            assert check_store(store).blocks_absent == 0
+        sent = sum(size for _, size in web.sent()[before:])
+        assert sent < 1.3 * os.path.getsize(web.files / "far.img")
+        assert remote_kernel(url, root.hash.hex()) is not None
     finally:
         chain.kill()
         chain.wait()

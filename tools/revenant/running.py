@@ -142,6 +142,8 @@ def check_fars(fars: list[str], trust: str | None, adopting: bool) -> None:
     """Far files must be stores; where one is to be adopted, it is enough that one of all far stores may be."""
     faults = []
     for uri in fars:
+        if uri.startswith(("http://", "https://")):
+            say(f"revenant: {uri}: QEMU's own HTTP driver may stall; better: nbdkit -r -U far.sock curl url={uri}")
         if not is_file(uri):
             continue
         try:
