@@ -26,7 +26,8 @@ struct pagein {
 static struct pagein pool[PAGEIN_COUNT_MAX];
 static struct list_node unused, active;
 static unsigned failed_count;
-static uint64_t missed_count; /* pages that had to be asked of a far store */
+static uint64_t missed_count; /* pages that the start had to ask a far store for */
+static int start_is_over;
 static uint64_t node_retry_ns; /* 0: nobody waits for a node that failed */
 
 void pagein_init(void) {
@@ -104,7 +105,8 @@ static struct pagein *pagein_begin(struct space *space, uint64_t address, struct
     pagein->address = address & ~(uint64_t)(FRAME_SIZE - 1);
     pagein->frame = frame;
     pagein->told = 0;
-    missed_count += (uint64_t)store_must_ask(pointer);
+    if (!start_is_over)
+        missed_count += (uint64_t)store_must_ask(pointer);
     trace(TRACE_PAGE_IN, ptr_store(pointer), pagein->address, space->id);
     pagein_fetch(pagein, pointer);
     return pagein;
@@ -113,6 +115,7 @@ static struct pagein *pagein_begin(struct space *space, uint64_t address, struct
 void pager_start_over(void) {
     struct store_facts facts;
     store_facts(&facts);
+    start_is_over = 1;
     if (missed_count * STALE_SHARE > facts.packed_count && facts.packed_count != 0)
         notice("the resume list is stale: %llu pages that this start asked for were not in it; publish with --record",
                (unsigned long long)missed_count);

@@ -24,43 +24,24 @@ static struct attach {
 } attach[1 + STORE_FAR_COUNT_MAX];
 static struct store_options trust;
 
-static const struct store_entry_disk *entry_of(const uint8_t *store_id) {
-    for (unsigned i = 0; i < STORE_ENTRY_COUNT_MAX; i++)
-        if (memcmp(store.far[i].store_id, store_id, STORE_ID_SIZE) == 0)
-            return &store.far[i];
-    return NULL;
-}
-
-/* NULL, or why it is not asked. Only the first slot of its ring is looked at, where a published store has its root. */
-static const char *refusal(const struct attach *own, const struct store_entry_disk *entry, int is_named) {
-    if (entry == NULL)
-        return "not a store that near has adopted: ignored";
-    if (!trust.key_given || is_named)
-        return NULL;
-    if (root_valid(&own->first_slot, own->header.store_id) != 0 || !root_is_trusted(&trust, &own->first_slot))
-        return root_distrust_reason(&trust);
-    return own->first_slot.generation >= entry->generation ? NULL
-                                                           : "its signed root is older than the one that was adopted";
-}
-
-/* The store has said who it is: it serves, if near knows it and it is to be trusted. */
+/*
+ * The store has said who it is: it serves, if near knows it and it is to be trusted. Only the first slot of its ring is
+ * looked at, where a published store has its root.
+ */
 static void accept(unsigned disk) {
-    static struct root_disk root;
     struct attach *own = &attach[disk];
-    const struct store_entry_disk *entry = entry_of(own->header.store_id);
-    int is_named = entry != NULL && root_valid(&own->first_slot, own->header.store_id) == 0 &&
-                   memcmp(own->first_slot.hash, entry->root_hash, ROOT_HASH_SIZE) == 0;
-    const char *reason = refusal(own, entry, is_named);
-    if (reason != NULL) {
-        store_notice("far%u: %s", disk, reason);
+    const struct store_entry_disk *entry = store_entry_of(disk, &own->header);
+    if (entry == NULL)
         return;
-    }
+    int is_root = root_valid(&own->first_slot, own->header.store_id) == 0;
+    int is_named = is_root && memcmp(own->first_slot.hash, entry->root_hash, ROOT_HASH_SIZE) == 0;
+    if (trust.key_given && !is_named && !root_may_follow(&trust, disk, entry, &own->first_slot, (unsigned)is_root))
+        return;
     memcpy(store.disk_id[disk], own->header.store_id, STORE_ID_SIZE);
     if (own->told)
         store_notice("far%u: answers now", disk);
-    root = own->first_slot;
     if (is_named && entry == &store.far[0] && !fill_is_known())
-        fill_adopt(&root);
+        fill_adopt(&own->first_slot);
 }
 
 static void retry_later(struct attach *own) {

@@ -291,7 +291,7 @@ void copy_bad(unsigned home, uint64_t far_block);
 
 /* fill.c */
 void fill_init(const struct root_disk *root);
-int fill_adopt(struct root_disk *root);
+void fill_adopt(const struct root_disk *adopted);
 int fill_is_known(void);
 uint64_t fill_retry_ns(void);
 int fill_waits_for_root(void);
@@ -333,8 +333,9 @@ void commit_init(void);
 
 /* open.c */
 void store_take_root(const struct root_disk *root);
-int root_is_trusted(const struct store_options *options, const struct root_disk *root);
-const char *root_distrust_reason(const struct store_options *options);
+const struct store_entry_disk *store_entry_of(unsigned disk, const struct header_disk *header);
+int root_may_follow(const struct store_options *options, unsigned disk, const struct store_entry_disk *entry,
+                    const struct root_disk *root, unsigned count);
 int disk_serves(unsigned disk, unsigned home);
 int fetch_can_ask(unsigned home);
 

@@ -41,10 +41,10 @@ static void sync_done(struct store_io *io, int status) {
     struct sync_io *sync = io->owner;
     sync->status = status;
     sync->pending = 0;
-    if (sync->abandoned)
+    if (sync->abandoned) {
         store.env->page_free(io->page[0]);
-    if (sync->abandoned)
         sync->used = sync->abandoned = 0;
+    }
 }
 
 static struct sync_io *sync_start(enum store_op op, unsigned disk, uint64_t block, void *page) {
@@ -214,11 +214,11 @@ static int is_signed(const struct store_options *options, const struct root_disk
            store.env->signature_valid(options->key, root->signature, root->hash, ROOT_HASH_SIZE);
 }
 
-int root_is_trusted(const struct store_options *options, const struct root_disk *root) {
+static int is_trusted(const struct store_options *options, const struct root_disk *root) {
     return (options->trust_given && memcmp(root->hash, options->trust, ROOT_HASH_SIZE) == 0) || is_signed(options, root);
 }
 
-const char *root_distrust_reason(const struct store_options *options) {
+static const char *distrust_reason(const struct store_options *options) {
     if (!options->key_given)
         return "its root does not have the trusted hash";
     return options->trust_given ? "its root has neither the trusted hash nor a signature of the trusted key"
@@ -234,7 +234,7 @@ static int first_slot_is(const uint8_t *hash) {
 /* Whether it has the newest root, and that is a trusted one: nothing else of the ring need be read. */
 static int first_slot_is_enough(const struct store_options *options) {
     return view.header.ring_stride == 1 && root_valid(&view.first_slot, view.header.store_id) == 0 &&
-           root_is_trusted(options, &view.first_slot);
+           is_trusted(options, &view.first_slot);
 }
 
 /* The roots of a store that is whole; of a far one (`options` given), a published root that is trusted is enough. */
@@ -339,11 +339,12 @@ static int read_table(unsigned disk, const struct root_disk *root, struct store_
 
 /* --- far disks --- */
 
-/* Near's entry for the far store in view; NULL: near does not know it. */
-static const struct store_entry_disk *entry_in_view(void) {
+/* Near's entry for a far store; NULL, and it is said: near does not know it. */
+const struct store_entry_disk *store_entry_of(unsigned disk, const struct header_disk *header) {
     for (unsigned i = 0; i < STORE_ENTRY_COUNT_MAX; i++)
-        if (memcmp(store.far[i].store_id, view.header.store_id, STORE_ID_SIZE) == 0)
+        if (memcmp(store.far[i].store_id, header->store_id, STORE_ID_SIZE) == 0)
             return &store.far[i];
+    store_notice("far%u: not a store that near has adopted: ignored", disk);
     return NULL;
 }
 
@@ -358,20 +359,20 @@ static const struct root_disk *named_root(unsigned disk, const struct store_entr
     return NULL;
 }
 
-/* Where the key is what is trusted: NULL, or why a far store that has another root than near knows is not asked. */
-static const char *refusal(const struct store_options *options, const struct store_entry_disk *entry) {
-    for (unsigned i = 0; i < view.root_count; i++)
-        if (root_is_trusted(options, &view.root[i]))
-            return view.root[i].generation >= entry->generation
-                       ? NULL : "its signed root is older than the one that was adopted";
-    return root_distrust_reason(options);
-}
-
-/* All of the root that near has adopted will be fetched. */
-static void fill_from(const struct root_disk *named) {
-    static struct root_disk root;
-    root = *named;
-    fill_adopt(&root);
+/* Whether a far store that has other roots than near knows is asked, where the key is what is trusted; says why not. */
+int root_may_follow(const struct store_options *options, unsigned disk, const struct store_entry_disk *entry,
+                    const struct root_disk *root, unsigned count) {
+    const char *reason = distrust_reason(options);
+    for (unsigned i = 0; i < count; i++) {
+        if (!is_trusted(options, &root[i]))
+            continue;
+        if (root[i].generation >= entry->generation)
+            return 1;
+        reason = "its signed root is older than the one that was adopted";
+        break;
+    }
+    store_notice("far%u: %s: refused", disk, reason);
+    return 0;
 }
 
 /* Reads the identity of a far disk: it serves if near's table knows it and it is to be trusted; mute, it is asked later. */
@@ -383,21 +384,16 @@ static void attach_far_disk(const struct store_options *options, unsigned disk) 
         store_notice("far%u: no store (error %d)", disk, -status);
     if (status != 0 || view.blank)
         return;
-    const struct store_entry_disk *entry = entry_in_view();
-    if (entry == NULL) {
-        store_notice("far%u: not a store that near has adopted: ignored", disk);
+    const struct store_entry_disk *entry = store_entry_of(disk, &view.header);
+    if (entry == NULL)
         return;
-    }
     int is_first = entry == &store.far[0];
     const struct root_disk *named = is_first || options->key_given ? named_root(disk, entry) : NULL;
-    const char *reason = options->key_given && named == NULL ? refusal(options, entry) : NULL;
-    if (reason != NULL) {
-        store_notice("far%u: %s: refused", disk, reason);
+    if (options->key_given && named == NULL && !root_may_follow(options, disk, entry, view.root, view.root_count))
         return;
-    }
     attach_known(disk, &view.header);
     if (is_first && named != NULL)
-        fill_from(named);
+        fill_adopt(named);
 }
 
 /* All far disks. One that is late is left for later, where there are others; all, where near needs none. */
@@ -519,13 +515,13 @@ static int trusted_root(const struct store_options *options, unsigned disk, stru
     if (status != 0)
         return status;
     for (unsigned i = 0; i < view.root_count; i++) {
-        if (!root_is_trusted(options, &view.root[i]))
+        if (!is_trusted(options, &view.root[i]))
             continue;
         *root = view.root[i];
         return root->record_version <= options->record_version_max ? 0 : -E_VERSION;
     }
     if (options->trust_given || options->key_given)
-        store_notice("far%u: %s", disk, root_distrust_reason(options));
+        store_notice("far%u: %s", disk, distrust_reason(options));
     else
         store_notice("near is blank and no trusted root hash was given");
     return -E_FOREIGN;
