@@ -72,6 +72,8 @@ struct disk {
     uint64_t block_count;
     struct unflushed *unflushed; /* newest first */
     unsigned fail_reads, fail_writes, fail_flushes; /* so many of the next fail */
+    unsigned pass_flushes;                          /* so many pass before those that fail */
+    uint64_t bad_first, bad_count;                  /* blocks that take no write */
     int dead, hangs; /* fails all; answers nothing */
 };
 
@@ -121,12 +123,13 @@ static void settle_all(struct disk *disk) {
 }
 
 /*
- * A flush takes what was written; copying only what changed. One that fails forgets it: reads still give it, the next
- * flush succeeds, and a power cut takes it (as Linux does to a file whose fsync failed).
+ * A flush takes what was written; copying only what changed. One that fails takes some and forgets the others: reads
+ * still give them, the next flush succeeds, and a power cut takes them (as Linux does to a file whose fsync failed).
  */
 static void flush(struct disk *disk, int fails) {
-    for (struct unflushed *write = disk->unflushed; write != NULL && !fails; write = write->next)
-        memcpy(disk->durable + write->sector * SECTOR_BYTES, disk->now + write->sector * SECTOR_BYTES, BLOCK_SIZE);
+    for (struct unflushed *write = disk->unflushed; write != NULL; write = write->next)
+        if (!fails || random_word() % 2)
+            memcpy(disk->durable + write->sector * SECTOR_BYTES, disk->now + write->sector * SECTOR_BYTES, BLOCK_SIZE);
     while (disk->unflushed != NULL) {
         struct unflushed *next = disk->unflushed->next;
         free(disk->unflushed);
@@ -141,12 +144,17 @@ static int take_failure(unsigned *count) {
     return 1;
 }
 
+static int is_bad(const struct disk *disk, const struct store_io *io) {
+    uint64_t first = io->sector / SECTORS_PER_BLOCK;
+    return io->op == STORE_WRITE && first < disk->bad_first + disk->bad_count && first + io->page_count > disk->bad_first;
+}
+
 static int perform(struct store_io *io) {
     struct disk *disk = &disks[io->disk];
-    if (disk->dead)
+    if (disk->dead || is_bad(disk, io))
         return -E_IO;
     if (io->op == STORE_FLUSH) {
-        int fails = take_failure(&disk->fail_flushes);
+        int fails = !take_failure(&disk->pass_flushes) && take_failure(&disk->fail_flushes);
         flush(disk, fails);
         return fails ? -E_IO : 0;
     }
@@ -352,14 +360,14 @@ static int run_commit(uint64_t generation) {
     unsigned idle_rounds = 0;
     if (status != 0)
         return status;
-    while (commit_result == 1 && !is_cut()) {
-        if (greedy) /* takes the lowest free block: what is freed is used again at once */
-            store.alloc_next = RING_FIRST_BLOCK;
+    for (unsigned round = 0; commit_result == 1 && !is_cut(); round++) {
+        if (greedy) /* takes one of so many first free blocks: what is freed is used again at once, for other things */
+            store.alloc_next = RING_FIRST_BLOCK + random_word() % (unsigned)greedy;
         int more = store_work(1 + random_word() % 20);
         int completed = random_word() % 4 != 0 ? complete_one() : 0;
         idle_rounds = more || completed || pending_count != 0 ? 0 : idle_rounds + 1;
         time_ns += 1000000;
-        if (idle_rounds > 100000)
+        if (idle_rounds > 100000 || round > 1000000)
             return -E_AGAIN;
     }
     if (commit_result == 0 && written_count != staged_count)
@@ -649,7 +657,7 @@ static void cmd_crash(void) {
         if (disks[i].now != NULL)
             cut_power(&disks[i]);
     for (unsigned i = 0; i < DISK_COUNT; i++) /* the next life begins with good disks */
-        disks[i].fail_reads = disks[i].fail_writes = disks[i].fail_flushes = 0;
+        disks[i].fail_reads = disks[i].fail_writes = disks[i].fail_flushes = disks[i].pass_flushes = 0;
     clear_staged();
     cut_after = UINT64_MAX;
     answer(0, "crashed");
@@ -732,6 +740,12 @@ static void cmd_set(const char *name, uint64_t index, uint64_t value) {
         disks[index].fail_writes = (unsigned)value;
     else if (strcmp(name, "fail_flushes") == 0)
         disks[index].fail_flushes = (unsigned)value;
+    else if (strcmp(name, "pass_flushes") == 0)
+        disks[index].pass_flushes = (unsigned)value;
+    else if (strcmp(name, "bad_first") == 0)
+        disks[index].bad_first = value;
+    else if (strcmp(name, "bad_count") == 0)
+        disks[index].bad_count = value;
     else {
         answer(-E_INVAL, "%s", "");
         return;

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import checker
 import pytest
+from revenant.store import Store
 from store_host import E_CORRUPT, E_FOREIGN, E_INVAL, E_IO, E_NOENT, E_NOSPACE, E_VERSION, Host, StoreError
 
 Start = Callable[..., Host]
@@ -192,6 +193,78 @@ def test_a_commit_that_fails_is_made_anew(start: Start, failing: str, count: int
         assert int(host("open")) == turn + 2
         assert all(host.holds(16, page, turn * 1000 + 1 + page) for page in range(0, 300, 7))
         assert_good(host)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_clones_and_drops_of_a_commit_that_fails(start: Start, count: int) -> None:
+    """They are made anew with it, once each."""
+    host = start()
+    host("set persistent 0", 1)
+    host("puts", 16, 0, 1, 300)
+    commit(host)
+    for turn in range(1, 5):
+        host("clone", 16, 16 + turn)
+        host("drop", 16 + turn - 1 if turn > 1 else 100)
+        host("put", 16, turn, turn * 1000)
+        host(f"set fail_{'writes' if count % 2 else 'flushes'} 0", count)
+        assert commit(host) == turn + 2
+        assert_good(host)
+    host("crash")
+    assert host("open") == "6"
+    assert host.holds(20, 4, 5) and host.holds(20, 3, 3000) and host.holds(16, 4, 4000)
+    assert host.holds(19, 3, 0) and host.holds(16, 299, 300)
+    assert_good(host)
+
+
+@pytest.mark.parametrize("failing", ["writes", "flushes"])
+def test_boot_objects_of_a_commit_that_fails(start: Start, failing: str) -> None:
+    host = start()
+    host("set persistent 0", 1)
+    for turn in range(2):
+        host("boot", 3, 2, 500 + turn, 1)
+        host(f"set fail_{failing} 0", 1)
+        commit(host)
+        assert_good(host)
+        with Store(host.directory / "disk0.img") as store:
+            assert store.kernel()[:8] == struct.pack("<Q", (500 + turn) * 0x9E3779B97F4A7C15 % (1 << 64))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cuts_while_a_root_is_written_anew(start: Start, seed: int) -> None:
+    """The flush behind it failed, yet it may be on the disk: what it names has to stay."""
+    host = start(seed=seed)
+    host("set persistent 0", 1)
+    host("set greedy 0", 300)
+    held = {page: 1 + page for page in range(60)}
+    host("puts", 16, 0, 1, 60)
+    generation = commit(host)
+    for turn in range(1, 25):
+        host("puts", 16, turn % 20, turn * 1000, 40)
+        host("set pass_flushes 0", 1)
+        host("set fail_flushes 0", 1 + turn % 3)
+        host("commit", 1, 50 + turn)
+        host("crash")
+        new = int(host("open"))
+        assert new - generation in (0, 1)
+        if new > generation:
+            held |= {turn % 20 + i: turn * 1000 + i for i in range(40)}
+        generation = new
+        assert_good(host)
+        assert all(host.holds(16, page, value) for page, value in held.items())
+
+
+def test_bad_blocks_are_passed_over(start: Start) -> None:
+    host = start()
+    host("set persistent 0", 1)
+    host("puts", 16, 0, 1, 10)
+    commit(host)
+    host("set bad_first 0", 60)
+    host("set bad_count 0", 40)
+    for turn in range(2, 30):
+        host("puts", 16, 0, turn * 1000, 100)
+        assert commit(host) == turn + 1
+    assert host.holds(16, 99, 29099)
+    assert_good(host)
 
 
 def test_a_dead_near_ends_commits_but_not_reads(start: Start) -> None:

@@ -211,6 +211,25 @@ def test_cuts_while_it_fills(start: Start, far: Far, seed: int) -> None:
     read_all(host)
 
 
+@pytest.mark.parametrize("failing", ["writes", "flushes"])
+def test_localising_while_near_fails(start: Start, far: Far, failing: str) -> None:
+    """Copies whose commit is begun anew are written anew: a flush that failed has forgotten some."""
+    host = adopt(start, far)
+    host("set persistent 0", 1)
+    for turn in range(1, 16):
+        host("fill", 20 + turn * 37 % 300)
+        host(f"set fail_{failing} 0", 1 + turn % 3)
+        host("commit 0 0")
+        host("crash")
+        assert host("open") == "7"
+        assert_good(host, far)
+    fill(host)
+    host("crash")
+    host("set dead 1 1")
+    assert host("open") == "7"
+    read_all(host)
+
+
 def test_a_bad_copy_ends_completeness(start: Start, far: Far) -> None:
     host = adopt(start, far)
     fill(host)
