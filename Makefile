@@ -37,7 +37,7 @@ test: build ## The whole suite, within ten minutes
 test-full: build ## The suite with its slow tests
 	$(PYTEST) -n 2 tests
 
-HOST_TESTS := $(MAKE) --no-print-directory -C tests/host/native OUT=$(abspath $(BUILD)/host)
+HOST_TESTS := $(MAKE) --no-print-directory -C tests/host/native OUT=$(abspath $(BUILD)/host) SOURCE=$(abspath $(BUILD)/src)
 STATES ?= 1000000
 SECOND ?= 100000
 SEED ?= 1

@@ -1,22 +1,30 @@
-"""Builds and runs the native programs of tests/host/native; their own heads say what they do."""
+"""Builds the programs of tests/host/native and runs them; their own heads say what they do.
+
+Used by: test_native.py, store_host.py (the harness is built in the same way).
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from pathlib import Path
 
-from store_host import BUILD, ROOT
-
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "host"
 SOURCES = ROOT / "tests" / "host" / "native"
 CORPUS = ROOT / "tests" / "corpus" / "store"
 
 
-def build(name: str, out: Path = BUILD, kernel: Path = ROOT / "kernel", *settings: str) -> Path:
-    """Makes one program into `out`, from that copy of kernel/, with make's settings; returns its path."""
-    words = [f"OUT={out.resolve()}", f"KERNEL={kernel.resolve()}", *settings, str(out.resolve() / name)]
-    subprocess.run(["make", "--silent", "-C", str(SOURCES), *words], check=True)
-    return out / name
+def build(name: str) -> Path:
+    """Makes one program, or what of it is out of date; returns its path."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    target = Path(os.path.relpath(BUILD / name, SOURCES))
+    with (BUILD / "lock").open("w") as lock:  # of several workers one compiles, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        words = ["make", "--silent", f"--jobs={os.cpu_count()}", "-C", str(SOURCES), str(target)]
+        subprocess.run(words, check=True)
+    return BUILD / name
 
 
 def run(program: Path, *words: object, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:

@@ -6,22 +6,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pathlib
 import subprocess
 from types import TracebackType
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build" / "host"
-SOURCES = [
-    ROOT / "tests" / "host" / "harness.c",
-    *sorted((ROOT / "kernel" / "store").glob("*.c")),
-    *(ROOT / "kernel" / "lib" / name for name in ("blake2b.c", "format.c", "page.c")),
-]
+import native
+from native import ROOT
+
 MONOCYPHER = ROOT / "build" / "src" / "monocypher"
 SIGNATURES = [ROOT / "kernel/lib/ed25519.c", ROOT / "kernel/lib/sha512.c", MONOCYPHER / "monocypher.c"]
-ZSTD = ROOT / "kernel/lib/zstd.c"
 INCLUDES = [f"-I{ROOT / 'kernel'}", f"-isystem{MONOCYPHER}", f"-isystem{ROOT / 'build/src/zstd/lib'}"]
 FLAGS = [
     "-std=gnu17", "-O1", "-g", "-Wall", "-Wextra", "-Werror",
@@ -44,25 +38,8 @@ class HarnessDied(Exception):
 
 
 def build() -> pathlib.Path:
-    """Compiles the harness into build/host unless it is newer than all it is made of; returns its path."""
-    program = BUILD / "store_host"
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with (BUILD / "store_host.lock").open("w") as lock:  # of several workers one compiles, the others wait
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        headers = [*(ROOT / "kernel").glob("store/*.h"), *(ROOT / "kernel").glob("lib/*.h")]
-        newest = max(path.stat().st_mtime for path in [*SOURCES, *SIGNATURES, *headers])
-        if not program.exists() or newest > program.stat().st_mtime:
-            compile_harness(program)
-    return program
-
-
-def compile_harness(program: pathlib.Path) -> None:
-    """All of it under sanitizers but the decoder, which is slow to compile so, and has them in test_zstd.py."""
-    decoder, made = BUILD / "zstd.o", BUILD / "store_host.new"
-    subprocess.run(["gcc", "-std=gnu17", "-O1", *INCLUDES, "-c", str(ZSTD), "-o", str(decoder)], check=True)
-    sources = [*map(str, [*SOURCES, *SIGNATURES]), str(decoder)]
-    subprocess.run(["gcc", *FLAGS, *INCLUDES, *sources, "-o", str(made)], check=True)
-    made.replace(program)
+    """Compiles what of the harness is out of date; returns its path."""
+    return native.build("store_host")
 
 
 def compile_program(name: str, folder: pathlib.Path) -> pathlib.Path:
