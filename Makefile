@@ -66,7 +66,7 @@ conformance: build ## MicroPython's own tests: undisturbed, as machine code, its
 	$(UPSTREAM) --results $(BUILD)/upstream-killed --kill $(SEED)
 
 bench: build ## The figures of the README
-	$(REVENANT) bench start resume snapshot stream
+	$(REVENANT) bench all
 
 lint: $(REVENANT) ## ruff and mypy
 	$(VENV)/bin/ruff check tools tests userland/fetch_sources.py

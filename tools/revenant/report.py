@@ -1,14 +1,12 @@
 """The command report: what an image holds as one HTML page, which needs nothing but a browser to be looked at.
 
-Promise: the page names no other file or host (plotly's JavaScript is in it), and what is from the image is escaped.
-Charts are plain plotly figures: dictionaries of `data` and `layout`. Used by: cli.py.
+Promise: all that is shown was verified, and comes from the image alone. The page itself is page.py's. Used by: cli.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,45 +14,22 @@ from typing import Annotated, Any
 import typer
 
 from revenant.difference import differing_pages
-from revenant.errors import StoreError
 from revenant.format import BLOCK_SIZE, COUNTS_PER_PAGE, META_PRESENCE, SPACE_RECORDS, SPACE_SHARES, Generation
 from revenant.images import Far, Image, flag_names, store_facts, when
 from revenant.inspection import Inspection, regions_of, text_of
-from revenant.output import in_units, say, working
+from revenant.output import in_units, working
+from revenant.page import Figure, Section, layout, write_page
 from revenant.record import ProcessRecord
 from revenant.state import NEWEST, named, retained
 from revenant.store import Store, open_fars
 from revenant.trace import Event, Kind, events_of
 
-Figure = dict[str, Any]
 COLUMN_COUNT = 128  # as many pages as a node of the tree has
 ROW_COUNT_MAX = 256
 EVENT_COUNT_MAX = 300
 VARIABLE_COUNT_MAX = 25
 PLACES = ("zero", "near", "copied", "far")
 PLACE_COLOURS = ("#e8ebf0", "#2f7fc1", "#3fa66b", "#d9822b")
-
-
-@dataclass
-class Section:
-    """A heading, what is to be said of it, charts and a table."""
-
-    title: str
-    notes: list[str] = field(default_factory=list)
-    figures: list[Figure] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-
-def layout(title: str, x: str, y: str, height_px: int = 340, **more: Any) -> Figure:
-    """What all charts have in common."""
-    return {
-        "title": {"text": title, "font": {"size": 14}},
-        "xaxis": {"title": {"text": x}},
-        "yaxis": {"title": {"text": y}},
-        "height": height_px,
-        "margin": {"l": 90, "r": 30, "t": 40, "b": 50},
-        **more,
-    }
 
 
 # --- snapshots ---
@@ -321,19 +296,6 @@ def sections_of(inspection: Inspection) -> Iterator[Section]:
     yield Section("Last events", notes, rows=[event_row(event) for event in reversed(events[-EVENT_COUNT_MAX:])])
 
 
-def page_of(title: str, sections: list[Section]) -> str:
-    """The HTML."""
-    import jinja2  # these two take a moment, which other commands need not wait for
-    from plotly.offline import get_plotlyjs
-
-    figures = [figure for section in sections for figure in section.figures]
-    for number, figure in enumerate(figures):
-        figure["number"] = number
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(files("revenant").joinpath("report.html").read_text())
-    return template.render(title=title, sections=sections, figures=figures, plotly_js=get_plotlyjs())
-
-
 def report(
     image: Image,
     out: Annotated[Path, typer.Argument(help="The HTML file to write.")],
@@ -345,11 +307,7 @@ def report(
         inspection = Inspection(store, named(store, at))
         sections = list(sections_of(inspection))
     title = f"{image.name}, generation {inspection.record.generation}"
-    try:
-        out.write_text(page_of(title, sections))
-    except OSError as error:
-        raise StoreError(out, f"cannot be written: {error.strerror}") from None
-    say(f"revenant: {out}: {in_units(out.stat().st_size)}")
+    write_page(out, title, "Made by revenant report from the image alone; all that is shown was verified.", sections)
 
 
 def register(app: typer.Typer) -> None:

@@ -5,62 +5,71 @@ Each family of figures has its module beside this one. Used by: cli.py, `make be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from revenant.bench.common import Row, workshop
+from revenant.bench.common import Row, kind, workshop
+from revenant.bench.crash import bench_crash
+from revenant.bench.host import host_facts
+from revenant.bench.page import write_bench_page
 from revenant.bench.python import bench_python
 from revenant.bench.snapshot import bench_snapshot
 from revenant.bench.start import bench_resume, bench_start
 from revenant.bench.stream import bench_stream
 from revenant.bench.studio import QUICK
 from revenant.errors import RevenantError
-from revenant.output import print_rows, say, working
+from revenant.output import print_facts, print_rows, say, working
 
 RUN_COUNT = 10
+ALL = "all"
 
 BENCHMARKS: Mapping[str, Any] = {
     "start": bench_start, "resume": bench_resume, "snapshot": bench_snapshot, "stream": bench_stream,
-    "python": bench_python,
+    "python": bench_python, "crash": bench_crash,
 }  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
     """Adds `bench` to the command."""
-
-    @app.command()
-    def bench(
-        names: list[str] = typer.Argument(None, help="start, resume, snapshot, stream, python; all when none is given"),
-        runs: int = typer.Option(RUN_COUNT, help="how often a start is timed"),
-        quick: bool = typer.Option(False, "--quick", help="stream: a small image over one link, once"),
-        as_json: bool = typer.Option(False, "--json", help="one list of rows"),
-    ) -> None:
-        """Measure: seconds from QEMU's start, guest instructions, bytes and requests."""
-        wanted = names or list(BENCHMARKS)
-        unknown = [name for name in wanted if name not in BENCHMARKS]
-        if unknown:
-            raise RevenantError(unknown[0], "no such benchmark", f"use {', '.join(BENCHMARKS)}")
-        every: list[Row] = []
-        with workshop(1 if quick else runs) as shop:
-            for name in wanted:
-                with working(f"measuring: {name}"):
-                    rows = bench_stream(shop, QUICK) if quick and name == "stream" else BENCHMARKS[name](shop)
-                every += rows
-                if not as_json:
-                    say_groups(rows)
-        if as_json:
-            print_rows(every, as_json=True)
+    app.command()(bench)
 
 
-def kind(row: Row) -> tuple[str, str]:
-    """Rows of one kind have the same columns."""
-    return row["benchmark"], row.get("figure", "")
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help=f"{', '.join(BENCHMARKS)}, or {ALL} (if none).")] = None,
+    runs: Annotated[int, typer.Option(help="How often a start is timed.", min=1)] = RUN_COUNT,
+    quick: Annotated[bool, typer.Option("--quick", help="Once each; stream: a small image over one link.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The host's facts, and one list of rows.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with charts, too.")] = None,
+) -> None:
+    """Measure: seconds from QEMU's start, guest instructions, bytes and requests, kills survived."""
+    host = host_facts()
+    rows: list[Row] = []
+    with workshop(1 if quick else runs) as shop:
+        for name in wanted(names or [ALL]):
+            with working(f"measuring: {name}"):
+                found = bench_stream(shop, QUICK) if quick and name == "stream" else BENCHMARKS[name](shop)
+            rows += found
+            if not as_json:
+                say_groups(found)
+    if as_json:
+        print_facts({"host": host, "rows": rows}, as_json=True)
+    if html is not None:
+        write_bench_page(html, host, rows)
 
 
-def say_groups(rows: list[Row]) -> None:
+def wanted(names: Sequence[str]) -> list[str]:
+    """Those that were asked for; RevenantError for one that is not there."""
+    for name in names:
+        if name not in (*BENCHMARKS, ALL):
+            raise RevenantError(name, "no such benchmark", f"use {', '.join(BENCHMARKS)}, {ALL}")
+    return list(BENCHMARKS) if ALL in names else list(names)
+
+
+def say_groups(rows: Sequence[Row]) -> None:
     """A table for each kind of rows."""
-    for wanted in dict.fromkeys(map(kind, rows)):
+    for group in dict.fromkeys(map(kind, rows)):
         say("")
-        print_rows([row for row in rows if kind(row) == wanted], as_json=False)
+        print_rows([row for row in rows if kind(row) == group], as_json=False)

@@ -29,6 +29,22 @@ PAGE_SIZE = 4096
 Row = dict[str, Any]
 
 
+def kind(row: Row) -> tuple[str, str]:
+    """Rows of one kind have the same columns."""
+    return row["benchmark"], row.get("figure", "")
+
+
+GIVEN = ("delay_ms", "delays_ms", "interval_ms")
+RATIOS = ("percent_of_plain_copy", "round_trips", "round_trips_of_fastest")
+WALL_UNITS = ("_s", "_ms", "_us")
+
+
+def is_wall_time(column: str) -> bool:
+    """Whether a figure moves with the host; what was given to the benchmark does not."""
+    ratio = column in RATIOS or column.startswith("times_")
+    return column not in GIVEN and (ratio or column.endswith(WALL_UNITS))
+
+
 @dataclass(frozen=True)
 class Workshop:
     """A temporary folder and the fresh image that all benchmarks start from."""

@@ -1,6 +1,6 @@
-"""`bench snapshot`: the pause, the first writes after it, and what snapshots cost whole programs.
+"""`bench snapshot`: the pause, the first writes after it, how long until it is durable, and what whole programs pay.
 
-All in guest instructions. Used by: command.py.
+In guest instructions, but for the time until it is durable. Used by: command.py.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from revenant import genesis
-from revenant.bench.common import MIB, TIMEOUT_S, Row, Workshop, ask
+from revenant.bench.common import MIB, TIMEOUT_S, Row, Workshop, ask, median
 from revenant.machine import PROMPT, Machine
 from revenant.qemu import ICOUNT, MachineConfig
 
@@ -67,6 +67,37 @@ def bench_freeze(shop: Workshop) -> list[Row]:
         rows.append({
             "benchmark": "freeze", "touched_mib": case["touched_mib"], "dirty_pages": case["dirty"],
             "spaces": case["spaces"] + 1, **answer,
+        })  # fmt: skip
+    return rows
+
+
+COMMIT_PROGRAM = """\
+import json, revenant, time
+def write(data, count, value):
+    for page in range(count):
+        data[page << 12] = value
+def took_us(data, count, value):
+    write(data, count, value)
+    start = time.ticks_us()
+    revenant.commit()
+    return time.ticks_diff(time.ticks_us(), start)
+data = bytearray(%(dirty)d << 12)
+write(data, %(dirty)d, 1)
+revenant.commit()
+print(json.dumps([took_us(data, %(dirty)d, turn) for turn in range(%(runs)d)]))
+"""
+
+
+def bench_commit(shop: Workshop) -> list[Row]:
+    """Milliseconds that revenant.commit() waits until so many pages are durable."""
+    rows = []
+    for dirty in (10, 100, 1000, 10000):
+        with Machine(MachineConfig(shop.copy("commit.img"), interval_ms=0), TIMEOUT_S) as machine:
+            machine.expect_exact(PROMPT)
+            times_ms = [us / 1000 for us in ask(machine, COMMIT_PROGRAM % {"dirty": dirty, "runs": shop.run_count})]
+        rows.append({
+            "benchmark": "commit", "dirty_pages": dirty, "runs": len(times_ms), "commit_median_ms": median(times_ms),
+            "commit_max_ms": max(times_ms),
         })  # fmt: skip
     return rows
 
@@ -133,5 +164,5 @@ def bench_overhead(shop: Workshop, intervals_ms: tuple[int, ...] = (0, 100)) -> 
 
 
 def bench_snapshot(shop: Workshop) -> list[Row]:
-    """The pause and what snapshots cost."""
-    return [*bench_freeze(shop), *bench_overhead(shop)]
+    """The pause, the time until durable, and what snapshots cost."""
+    return [*bench_freeze(shop), *bench_commit(shop), *bench_overhead(shop)]
