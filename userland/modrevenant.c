@@ -166,6 +166,7 @@ static mp_obj_t revenant_stats(void) {
         mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(stats_name[i]), mp_obj_new_int_from_ull(all.value[i]));
     }
     mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_far), far_stats(&all.stats));
+    mp_obj_dict_store(dict, MP_OBJ_NEW_QSTR(MP_QSTR_idle_cycles), mp_obj_new_int_from_ull(all.stats.idle_cycles));
     return dict;
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(revenant_stats_obj, revenant_stats);

@@ -147,6 +147,7 @@ struct machine_stats {
         uint64_t verified;     /* pages that had their hash */
         uint64_t unused;       /* blocks read ahead, and dropped before anyone wanted them */
     } far[8];                  /* of this start, in the order of preference */
+    uint64_t idle_cycles;      /* the CPU was halted, in this start */
 };
 
 #endif

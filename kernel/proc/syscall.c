@@ -180,6 +180,7 @@ static int64_t sys_stats(const struct thread_registers *r) {
     stats.mono_ns = proc_env.now_ns();
     stats.boot_cycles = boot_cycles;
     stats.resume_cycles = schedule_resume_cycles();
+    stats.idle_cycles = schedule_idle_cycles();
     int64_t status = user_write(r->rdi, &stats, size);
     return status == 0 ? (int64_t)size : status;
 }

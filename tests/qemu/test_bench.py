@@ -1,11 +1,11 @@
-"""`bench stream` measures what it says, ours and QEMU's copy-on-read, on a small machine and without delays."""
+"""`bench stream` measures ours and QEMU's copy-on-read, on a small machine and without delays; the page has all."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from revenant.bench import misses, stream
+from revenant.bench import misses, page, stream
 from revenant.bench.common import Workshop
 from revenant.bench.links import Link
 from revenant.bench.studio import Size, Studio
@@ -31,3 +31,25 @@ def test_streaming_figures(studio: Studio) -> None:
 
 def test_slope() -> None:
     assert stream.slope((0, 20, 100), (0.3, 0.34, 0.5)) == 2.0
+
+
+def test_page(tmp_path: Path) -> None:
+    """A chart each for the pause, the commit, the start and kills; times apart from what repeats."""
+    freeze = {"benchmark": "freeze", "dirty_pages": 10, "spaces": 1}
+    kills = {"benchmark": "crash", "figure": "kills survived", "seed": 7, "kills": 40, "contradicted_answers": 0}
+    rows = [
+        *({**freeze, "touched_mib": mib, "freeze_instructions": 751} for mib in (4, 1024)),
+        {"benchmark": "commit", "dirty_pages": 10, "commit_median_ms": 61.75},
+        {"benchmark": "stream", "figure": "2 round trips", "engine": "<us>", "delays_ms": [0],
+         "answered_median_s": [3]},
+        *({**kills, "way": way} for way in ("strict", "relaxed")),
+    ]
+    out = tmp_path / "bench.html"
+    page.write_bench_page(out, {"cpu": "a fast one"}, rows)
+    text = out.read_text()
+    shown = text[text.index("<body>") :]
+    for title in ("The pause of a snapshot", "Until a snapshot is durable", "Start from blank", "Kills survived"):
+        assert title in shown
+    assert "a fast one" in shown and "&lt;us&gt;" in shown and "<us>" not in shown
+    counts, _, times = shown.partition("commit, times")
+    assert "61.75" not in counts.partition("<script>")[0] and "61.75" in times

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-OUT = Console(highlight=False, soft_wrap=True, markup=False)
+OUT = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 400)
 ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 

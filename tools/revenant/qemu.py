@@ -25,6 +25,8 @@ DEBUG_EXIT_PORT = 0xF4
 MEMORY_MIB_DEFAULT = 256
 ICOUNT = ("-icount", "shift=0,sleep=off")
 """For `extra`: one guest instruction is one virtual nanosecond, idle time is skipped; a stop costs no time."""
+ICOUNT_WAITING = ("-icount", "shift=0,sleep=on")
+"""The same, but idle time takes its time: a disk is as slow as it is, and nobody waits for it longer than that."""
 INTERVAL_MS_DEFAULT = 100
 NBD_RECONNECT_DELAY_S = 0  # requests fail at once: another store is asked, or this one anew
 NBD_OPEN_TIMEOUT_S = 5
