@@ -146,11 +146,12 @@ class Life(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-def test_life() -> None:
+@pytest.mark.parametrize("lives", [15, pytest.param(100, marks=pytest.mark.slow)])
+def test_life(lives: int) -> None:
     run_state_machine_as_test(
         Life,
         settings=settings(
-            max_examples=40,
+            max_examples=lives,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -205,7 +206,9 @@ def run_cut(host: Host, base: pathlib.Path, generation: int, seed: int, cut: int
     return gained
 
 
-@pytest.mark.parametrize(("leave_free", "seed"), [(100000, 0), (100000, 1), (720, 2)])
+@pytest.mark.parametrize(
+    ("leave_free", "seed"), [(100000, 0), pytest.param(100000, 1, marks=pytest.mark.slow), (720, 2)]
+)
 @pytest.mark.parametrize("greedy", [0, 1])
 def test_every_cut_of_a_commit(start: Callable[..., Host], leave_free: int, seed: int, greedy: int) -> None:
     host = start(blocks=3000, seed=seed + 10)

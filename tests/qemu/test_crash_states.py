@@ -27,8 +27,10 @@ from revenant.crash.workload import WORKLOADS
 from revenant.errors import RevenantError
 from revenant.format import HEADER_BLOCK, HEADER_COPY_BLOCK, SECTOR_SIZE, SECTORS_PER_BLOCK
 
+SLOW = ("heap",)
 
-@pytest.mark.parametrize("name", WORKLOADS)
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in WORKLOADS])
 def test_every_state_is_a_generation(
     name: str, run_revenant: Callable[..., Any], tmp_path: Path, rng: random.Random
 ) -> None:

@@ -155,6 +155,7 @@ def go(count):
 """
 
 
+@pytest.mark.slow
 def test_more_programs_than_memory_has_room_for(machine: Start, large_image: Path) -> None:
     """Each needs its pages for a while to get on: taking them from each other in turn, none would."""
     now = machine(large_image, memory_mib=128)
