@@ -1,4 +1,4 @@
-"""What the documents call a command is one, and has the options that they give it. The README's blocks: test_readme.py."""
+"""What the documents call a command is one and has such options. The README's blocks are run by test_readme.py."""
 
 from __future__ import annotations
 
