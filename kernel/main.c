@@ -13,6 +13,9 @@
 #include "drivers/drivers.h"
 #include "drivers/entropy.h"
 #include "drivers/fw_cfg.h"
+#include "drivers/keyboard.h"
+#include "drivers/screen.h"
+#include "drivers/terminal.h"
 #include "drivers/virtio.h"
 #include "lib/error.h"
 #include "lib/lib.h"
@@ -202,6 +205,12 @@ static _Noreturn void stop(const char *what, int status) {
 
 static const struct arch_handlers arch_handlers = {proc_page_fault, proc_exception, proc_syscall, proc_before_user};
 static const struct console_sink console_sink = {console_take_output, console_give_input, console_input_room_left};
+
+static void input_room(void) {
+    console_input_room();
+    keyboard_input_room();
+}
+
 static const struct pager_hooks pager_hooks = {
     .freezing = proc_freezing,
     .durable = proc_durable,
@@ -255,6 +264,16 @@ static void store_start(const struct options *options) {
     clock_wall_not_before(store_wall_ns());
 }
 
+/* QEMU's window, if this machine has one: it first shows what the serial port was given before. */
+static void window_start(void) {
+    if (screen_init() != 0)
+        return;
+    console_repeat(terminal_write);
+    int status = keyboard_init(&console_sink);
+    if (status != 0)
+        notice("no PS/2 keyboard (error %d): the window only shows", -status);
+}
+
 static void programs_start(const struct options *options) {
     const struct pager_options pager_options = {.interval_ns = options->interval_ms * 1000000ull,
                                                 .fill = options->fill,
@@ -269,7 +288,7 @@ static void programs_start(const struct options *options) {
         .wall_ns = clock_wall_ns,
         .random = entropy_read,
         .output_ready = console_output_ready,
-        .input_room = console_input_room,
+        .input_room = input_room,
         .output_idle = console_output_idle,
         .entry_cycles = boot.entry_tsc,
         .waited_cycles = devices_waited_cycles,
@@ -284,6 +303,7 @@ static void programs_start(const struct options *options) {
     if (status != 0)
         panic("no serial console (error %d)", -status);
     console_announce();
+    window_start();
     console_output_ready();
     is_starting = 0;
 }

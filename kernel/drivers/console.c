@@ -9,6 +9,7 @@
 #include "drivers/console.h"
 
 #include "arch/x86_64/arch.h"
+#include "drivers/terminal.h"
 #include "lib/error.h"
 #include "lib/lib.h"
 
@@ -103,6 +104,7 @@ static void send(void) {
         size_t count = sink->take_output(bytes, FIFO_SIZE);
         check(count <= FIFO_SIZE);
         is_sending = count > 0;
+        terminal_write(bytes, count);
         for (size_t i = 0; i < count; i++)
             put(DATA, bytes[i]);
         if (count < FIFO_SIZE)
@@ -229,6 +231,7 @@ void voice_write(const char *text, size_t length) {
 }
 
 void console_panic_write(const char *text, size_t length) {
+    terminal_write((const uint8_t *)text, length);
     write_polled(&com1, text, length);
     write_polled(&com2, text, length);
 }

@@ -71,6 +71,15 @@ void console_announce(void) {
           (unsigned long long)console_record()->in_head);
 }
 
+void console_repeat(void (*show)(const uint8_t *bytes, size_t count)) {
+    uint64_t head = console_record()->out_head;
+    uint64_t counter = head > OUT_SIZE ? head - OUT_SIZE : 0;
+    for (size_t piece; counter < sent; counter += piece) {
+        piece = ring_piece(counter, (size_t)(sent - counter));
+        show((const uint8_t *)pager_record(out_page(counter)) + counter % PAGE_SIZE, piece);
+    }
+}
+
 void console_freezing(void) {
     uint64_t left = proc_env.output_idle() || sent < UART_HELD_MAX ? sent : sent - UART_HELD_MAX;
     if (console_record()->out_tail < left)

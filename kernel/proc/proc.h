@@ -48,6 +48,8 @@ void proc_attention(void);
 
 /* Says from where the console goes on; whoever waits for that may type, so the port has to be set up before. */
 void console_announce(void);
+/* What the port was given before this start, oldest first, as far as it is kept: for a screen that is empty. */
+void console_repeat(void (*show)(const uint8_t *bytes, size_t count));
 
 /* console's sink */
 size_t console_take_output(uint8_t *buffer, size_t size);

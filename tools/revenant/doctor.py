@@ -19,7 +19,7 @@ from pathlib import Path
 
 import typer
 
-from revenant import genesis, nbd
+from revenant import genesis, nbd, window
 from revenant.errors import BuildError
 from revenant.images import Json
 from revenant.machine import temporary_folder
@@ -165,6 +165,15 @@ def pty_finding() -> Finding:
     return Finding("pty", True, f"opens by its name, {name}")
 
 
+def window_finding() -> Finding:
+    """What `run --window` would open."""
+    kinds = window.window_kinds()
+    if not window.has_desktop():
+        return Finding("window", True, "no desktop here: `run --window` serves VNC on a socket beside the image")
+    found = f"{kinds[0]}, on this desktop" if kinds else "none in this QEMU: `run --window` serves VNC"
+    return Finding("window", True, found, "" if kinds else window.REMEDY)
+
+
 def findings() -> Iterator[Finding]:
     """All of them, in the order in which one mends them."""
     yield from commands()
@@ -172,6 +181,7 @@ def findings() -> Iterator[Finding]:
     yield from built_files()
     if shutil.which(QEMU):
         yield from accelerators()
+        yield window_finding()
     firmware = data_file("qboot.rom")
     yield Finding("qboot.rom", True, str(firmware or "missing: PVH starts are slower"))
     yield disk_finding(Path.cwd())

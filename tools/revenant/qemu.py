@@ -130,6 +130,8 @@ class MachineConfig:
     """Near is a qcow2 file that QEMU itself fills from there, copy-on-read: what `bench stream` compares with."""
     packed: tuple[int, int] | None = None
     """Of the first far store, where that is known already: first and count of the blocks that a start touches."""
+    window: str | None = None
+    """QEMU's display, as `-display` takes it: the machine has a VGA and its start shows there, too."""
     extra: Sequence[str] = ()
 
     @property
@@ -302,11 +304,14 @@ def disk_words(blockdev: dict[str, Any], boots: bool) -> list[str]:
     return ["-blockdev", json.dumps(blockdev), "-device", json.dumps(device)]
 
 
-def boot_words(kernel: str | None) -> list[str]:
-    """PVH with a kernel file, by the small firmware where QEMU has it; else SeaBIOS and the disk's loader."""
+def boot_words(kernel: str | None, window: bool) -> list[str]:
+    """PVH with a kernel file, by the small firmware where QEMU has it; else SeaBIOS and the disk's loader.
+
+    A VGA is set up by its own firmware, which only SeaBIOS starts.
+    """
     if kernel is None:
         return []
-    firmware = ["-bios", "qboot.rom"] if data_file("qboot.rom") else []
+    firmware = ["-bios", "qboot.rom"] if data_file("qboot.rom") and not window else []
     return [*firmware, "-kernel", kernel]
 
 
@@ -315,10 +320,12 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
     accelerator, _ = choose_accelerator(config.accelerator)
     words = [
         QEMU, "-name", "revenant", "-machine", "q35", "-accel", accelerator.value, "-cpu", "max",
-        "-m", f"{config.memory_mib}M", "-display", "none", "-nodefaults", "-no-user-config",
+        "-m", f"{config.memory_mib}M", "-display", config.window or "none", "-nodefaults", "-no-user-config",
         "-rtc", "base=utc",
     ]  # fmt: skip
-    words += boot_words(kernel)
+    words += boot_words(kernel, config.window is not None)
+    if config.window:
+        words += ["-device", "VGA"]
     words += ["-fw_cfg", f"name=opt/revenant/options,string={config.options}"]
     if config.packed:
         words += ["-fw_cfg", "name=opt/revenant/packed,string={}:{}".format(*config.packed)]

@@ -55,6 +55,7 @@ from revenant.script import run_script
 from revenant.start_line import found_line, last_screen
 from revenant.store import Store
 from revenant.trust import distrust_reason, parse_trust
+from revenant.window import display_of, shown
 
 Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
 Near = typer.Option(help="The near image; made if missing.", readable=False)  # prepare_near says it better
@@ -288,6 +289,7 @@ def run(
     record: Annotated[bool, typer.Option("--record", help="Note what the start touches: a new resume list.")] = False,
     pidfile: Annotated[Path | None, typer.Option(help="Where QEMU's pid goes.")] = None,
     console: Annotated[str, typer.Option(help="stdio, pty or unix:PATH.")] = "stdio",
+    window: Annotated[bool, typer.Option("--window", help="A screen and a keyboard besides the console.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="With pty: start QEMU again when it is killed.")] = False,
     boot: Annotated[Boot, typer.Option(help="How the kernel is entered.")] = Boot.AUTO,
     size: Annotated[str, typer.Option(help="Of a near image that has to be made.")] = "1G",
@@ -310,6 +312,7 @@ def run(
     wiring = Wiring(console=console_words(console))
     config = MachineConfig(near, far or [], trust, memory, accel, interval, relaxed, boot, pidfile)
     config = replace(config, retain=parse_retain(retain), fill=fill, record=record)
+    config = replace(config, window=display_of(near) if window else None)
     if dry_run:
         print_dry_run(config, wiring, as_json)
         return
@@ -331,9 +334,10 @@ def start(
     say(f"revenant: accelerator {engine} ({reason})")
 
     def run_once() -> int:
-        if script:
-            return run_script(config, script)
-        return keep_running(config) if keep else run_console(config, console)
+        with shown(config.near, config.window):
+            if script:
+                return run_script(config, script)
+            return keep_running(config) if keep else run_console(config, console)
 
     return heal.watched(config.near, fars, healing, run_once)
 
