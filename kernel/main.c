@@ -269,6 +269,7 @@ static void window_start(void) {
     if (screen_init() != 0)
         return;
     console_repeat(terminal_write);
+    screen_reveal();
     int status = keyboard_init(&console_sink);
     if (status != 0)
         notice("no PS/2 keyboard (error %d): the window only shows", -status);

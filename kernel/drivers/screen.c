@@ -2,7 +2,8 @@
  * kernel/drivers/screen.c: VGA text mode 3 (screen.h), as SeaBIOS leaves it before it starts anything.
  *
  * Promise: a row more costs the cells of that row: the adapter's memory has room for eight screens, the first shown cell
- * walks through it, and only at its end all rows are copied to its begin. Each access is an exit under emulation.
+ * walks through it, and only at its end all rows are copied to its begin. Each access is an exit under emulation: what is
+ * drawn before the screen is revealed is drawn in RAM.
  * Called by: main.c, terminal.c. Context: interrupts off. Sources: IBM VGA registers, as in FreeVGA's reference.
  */
 #include "drivers/screen.h"
@@ -32,12 +33,14 @@ enum {
     CURSOR_LAST_LINE = 14,
 
     MEMORY_SIZE = 0x8000,
-    MEMORY_CELL_COUNT = MEMORY_SIZE / 2,
+    HIDDEN_CELL_COUNT = 2 * SCREEN_CELL_COUNT,
     BLANK = 0x0700 | ' ',
 };
 
-static volatile uint16_t *memory; /* NULL: there is no screen */
-static unsigned origin;           /* cell of the memory that is at position 0 */
+static uint16_t hidden[HIDDEN_CELL_COUNT];
+static volatile uint16_t *memory; /* where is drawn; NULL: there is no screen */
+static unsigned memory_cell_count;
+static unsigned origin; /* cell of the memory that is at position 0 */
 static struct shown {
     unsigned origin, cursor;
     int cursor_visible;
@@ -70,12 +73,21 @@ static void set_registers(void) {
 int screen_init(void) {
     if (!is_text_mode())
         return -E_NOENT;
-    memory = mmio_map(TEXT_PHYSICAL, MEMORY_SIZE);
+    memory = hidden;
+    memory_cell_count = HIDDEN_CELL_COUNT;
     screen_fill(0, SCREEN_CELL_COUNT, BLANK);
-    put(CRTC_CURSOR_LAST_LINE, CURSOR_LAST_LINE);
     shown.cursor_visible = 1;
-    set_registers();
     return 0;
+}
+
+void screen_reveal(void) {
+    memory = mmio_map(TEXT_PHYSICAL, MEMORY_SIZE);
+    memory_cell_count = MEMORY_SIZE / sizeof *memory;
+    for (unsigned i = 0; i < SCREEN_CELL_COUNT; i++)
+        memory[i] = hidden[origin + i];
+    shown.origin = origin = 0;
+    put(CRTC_CURSOR_LAST_LINE, CURSOR_LAST_LINE);
+    set_registers();
 }
 
 int screen_exists(void) {
@@ -91,7 +103,7 @@ void screen_fill(unsigned position, unsigned count, uint16_t cell) {
 void screen_scroll(uint16_t blank) {
     unsigned kept = SCREEN_CELL_COUNT - SCREEN_COLUMN_COUNT;
     origin += SCREEN_COLUMN_COUNT;
-    if (origin + SCREEN_CELL_COUNT > MEMORY_CELL_COUNT) {
+    if (origin + SCREEN_CELL_COUNT > memory_cell_count) {
         for (unsigned i = 0; i < kept; i++)
             memory[i] = memory[origin + i];
         origin = 0;
@@ -104,5 +116,6 @@ void screen_show(unsigned cursor_position, int cursor_visible) {
     if (memcmp(&now, &shown, sizeof now) == 0)
         return;
     shown = now;
-    set_registers();
+    if (memory != hidden)
+        set_registers();
 }

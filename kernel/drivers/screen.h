@@ -12,7 +12,8 @@
 
 enum { SCREEN_ROW_COUNT = 25, SCREEN_COLUMN_COUNT = 80, SCREEN_CELL_COUNT = SCREEN_ROW_COUNT * SCREEN_COLUMN_COUNT };
 
-int screen_init(void);  /* empties it; -E_NOENT: there is none */
+int screen_init(void);  /* an empty one, not to be seen yet; -E_NOENT: there is none */
+void screen_reveal(void);
 int screen_exists(void);
 void screen_fill(unsigned position, unsigned count, uint16_t cell);
 void screen_scroll(uint16_t blank); /* one row up; the last is filled with blanks */

@@ -1,10 +1,15 @@
 """QEMU's window: the screen shows what the serial port sends, its keyboard types, and a power cut changes neither.
 
-A screen is compared with an image in screens/, pixel by pixel but for the cursor's lines: QEMU lets it blink by the host's time.
+A screen is compared with an image in screens/, pixel by pixel but for the cursor's lines: QEMU lets it blink by the
+host's time.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,3 +96,25 @@ def test_window(machine: Callable[..., Machine], shows: Callable[[Machine, str, 
 
     running = go_on()
     shows(running, "colours", 24, 4)
+
+
+def test_without_a_desktop_the_window_is_served(socket_folder: Path) -> None:
+    image, place = socket_folder / "m.img", socket_folder / "m.img.vnc"
+    command = [sys.executable, "-m", "revenant", "run", "--window", "--near", image, "--size", "64M"]
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("DISPLAY")}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        assert process.stdin and process.stdout and process.stderr
+        shown = b""
+        while PROMPT not in shown:
+            shown += (piece := process.stdout.read1())
+            assert piece, process.stderr.read().decode()
+        with socket.socket(socket.AF_UNIX) as viewer:
+            viewer.connect(str(place))
+            assert viewer.recv(4) == b"RFB "
+        process.stdin.write(b"import revenant; revenant.power_off()\r")
+        process.stdin.close()
+        said = process.stderr.read().decode()
+        process.stdout.read()
+        assert process.wait() == 0, said
+    assert f"the window is a VNC server on {place}" in said and not place.exists()

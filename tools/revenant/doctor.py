@@ -170,8 +170,8 @@ def window_finding() -> Finding:
     kinds = window.window_kinds()
     if not window.has_desktop():
         return Finding("window", True, "no desktop here: `run --window` serves VNC on a socket beside the image")
-    found = f"{kinds[0]}, on this desktop" if kinds else "none in this QEMU: `run --window` serves VNC"
-    return Finding("window", True, found, "" if kinds else window.REMEDY)
+    missing = f"none in this QEMU ({window.REMEDY}): `run --window` serves VNC on a socket beside the image"
+    return Finding("window", True, f"{kinds[0]}, on this desktop" if kinds else missing)
 
 
 def findings() -> Iterator[Finding]:

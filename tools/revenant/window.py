@@ -1,7 +1,7 @@
-"""Where `run --window` shows the machine's screen: a window of QEMU's own, or a VNC server on a socket beside the image.
+"""Where `run --window` shows the machine's screen: QEMU's own window, or a VNC server on a socket beside the image.
 
-Promise: QEMU's window is chosen only where this QEMU has one and there is a desktop to show it on. The socket can be opened
-by who could write a file that we made (the umask says who that is), not from the net, and goes with the machine.
+Promise: QEMU's window is chosen only where this QEMU has one and there is a desktop to show it on. The socket can be
+opened by who could write a file that we made (the umask says who that is), not from the net, and goes with the machine.
 Used by: running.py, doctor.py.
 """
 
