@@ -2,17 +2,26 @@
 
 Promise: names only where the image runs the build's code. The machine has a session of its own, so that Ctrl-C is
 gdb's; when gdb ends, the machine's power is cut, and what was durable goes on. Used by: cli.py.
+
+A recorded run (`--record FOLDER`) repeats under gdb to the instruction, as often as one likes, each time from the image
+as it was: same input, same clocks, same randomness; where it ended, QEMU ends. Limits of QEMU 7.2: while it records, an
+answer takes about 0.2 s, for its log goes on when a timer runs; of input that comes faster than it is read, what the
+UART cannot hold (16 bytes) is lost; no far stores. It does not go backwards: gdb's reverse commands need `rrsnapshot`,
+that wants qcow2, and with qcow2 behind blkreplay QEMU hangs at the first snapshot, before the first instruction.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,11 +30,11 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from revenant.errors import MachineError
 from revenant.genesis import BuildFiles, build_folder
-from revenant.images import Image
+from revenant.images import copy_image
 from revenant.inspection import Inspection
 from revenant.machine import monitor_words, start_qemu, temporary_folder
 from revenant.output import say
-from revenant.qemu import MEMORY_MIB_DEFAULT, Boot, MachineConfig, Wiring
+from revenant.qemu import MEMORY_MIB_DEFAULT, Boot, MachineConfig, Recording, Wiring
 from revenant.running import announced_pty
 from revenant.state import NEWEST, named
 from revenant.store import Store
@@ -67,8 +76,10 @@ def gdb_words(stub: Path, files: Sequence[str], commands: Sequence[str]) -> list
 
 
 @contextmanager
-def stopped_machine(config: MachineConfig, console: str, voice: Path) -> Iterator[socket.socket]:
-    """A machine that waits for a debugger, and its monitor; its power is cut afterwards."""
+def own_machine(
+    config: MachineConfig, console: str, voice: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
+    """A machine that a terminal's Ctrl-C does not reach, and its monitor; its power is cut afterwards."""
     monitor, child = socket.socketpair()
     words = monitor_words(child.fileno())
     wiring = Wiring(console=console, voice=f"file,id=voice,path={voice}", monitor=words)
@@ -76,7 +87,7 @@ def stopped_machine(config: MachineConfig, console: str, voice: Path) -> Iterato
     process, _ = start_qemu(config, wiring, [child.fileno()], **streams)
     child.close()
     try:
-        yield monitor
+        yield process, monitor
     finally:
         process.kill()
         process.wait()
@@ -101,30 +112,74 @@ def listening(monitor: socket.socket) -> Iterator[None]:
         qmp.close()
 
 
+def recorded_files(folder: Path) -> tuple[Path, Path, Path]:
+    """Of a recorded run: the image as it was, QEMU's log, and what the machine was."""
+    return folder / "near.img", folder / "events", folder / "machine.json"
+
+
+def record_run(image: Path, folder: Path, memory_mib: int, console: str) -> None:
+    """Let the machine run until Ctrl-C, and write down what it takes to repeat that."""
+    near, log, facts = recorded_files(folder)
+    Store(image).close()  # it is one
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise MachineError(folder, f"cannot be made: {error.strerror}", "name a folder that is not there yet") from None
+    copy_image(image, near)
+    facts.write_text(json.dumps({"memory_mib": memory_mib}))
+    config = MachineConfig(image, memory_mib=memory_mib, boot=Boot.PVH, recording=Recording(log, repeats=False))
+    words, voice = console_words(console, folder), folder / "voice"
+    with own_machine(config, words, voice) as (process, monitor), ExitStack() as stack:
+        say(f"revenant: recording; Ctrl-C ends it, then `revenant debug {folder}`; the kernel's voice is in {voice}")
+        try:
+            stack.enter_context(announced_pty(image, monitor) if console == "pty" else listening(monitor))
+            process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)  # it ends the log, too
+            process.wait()
+        if process.returncode:
+            raise MachineError("qemu", f"ended with status {process.returncode}", f"see {voice}")
+
+
+def config_of(image: Path, memory_mib: int, folder: Path) -> MachineConfig:
+    """The machine to be debugged: on an image, or a recorded run again, on a copy of its image in `folder`."""
+    if not image.is_dir():
+        return MachineConfig(image, memory_mib=memory_mib, boot=Boot.PVH)
+    near, log, facts = recorded_files(image)
+    if not log.is_file():
+        raise MachineError(image, "no recorded run", f"revenant debug IMAGE --record {image}")
+    memory_mib = json.loads(facts.read_text())["memory_mib"]
+    copy_image(near, folder / near.name)
+    recording = Recording(log, repeats=True)
+    return MachineConfig(folder / near.name, memory_mib=memory_mib, boot=Boot.PVH, recording=recording)
+
+
 def debug(
-    image: Image,
+    image: Annotated[Path, typer.Argument(help="The image file; or the folder of a recorded run, to repeat it.")],
     command: Annotated[list[str] | None, typer.Option(help="A gdb command; with one or more, gdb ends then.")] = None,
+    record: Annotated[Path | None, typer.Option(help="No gdb: record a run into this new folder.")] = None,
     memory: Annotated[int, typer.Option(help="MiB of RAM.", min=32)] = MEMORY_MIB_DEFAULT,
     console: Annotated[str, typer.Option(help="pty, none, or a file that takes the output.")] = "pty",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print gdb's command, start nothing.")] = False,
 ) -> None:
     """Start the machine under gdb, stopped before its first instruction; commands rv-* show what is in it."""
+    if record:
+        record_run(image, record, memory, console)
+        return
     if shutil.which(GDB) is None:
         raise MachineError(GDB, "not installed", "apt-get install gdb")
-    files = list(symbol_files(image))
     with temporary_folder() as folder:
-        stub = folder / "gdb"
-        words = gdb_words(stub, files, command or [])
+        stub, voice = folder / "gdb", folder / "voice"
+        config = config_of(image, memory, folder)
+        words = gdb_words(stub, list(symbol_files(config.near)), command or [])
         if dry_run:
             print(shlex.join(words))
             return
-        extra = ("-S", "-gdb", f"unix:{stub},server=on,wait=off")
-        config = MachineConfig(image, memory_mib=memory, boot=Boot.PVH, extra=extra)
-        voice = folder / "voice"
-        with stopped_machine(config, console_words(console, folder), voice) as monitor:
+        config = replace(config, extra=("-S", "-gdb", f"unix:{stub},server=on,wait=off"))
+        with own_machine(config, console_words(console, folder), voice) as (_, monitor):
             if not command:
                 say(f"revenant: {HINT}; the kernel's voice is in {voice}")
-            with announced_pty(image, monitor) if console == "pty" else listening(monitor):
+            with announced_pty(config.near, monitor) if console == "pty" else listening(monitor):
                 status = subprocess.run(words, check=False).returncode
     if status:
         raise typer.Exit(status)

@@ -27,6 +27,8 @@ ICOUNT = ("-icount", "shift=0,sleep=off")
 """For `extra`: one guest instruction is one virtual nanosecond, idle time is skipped; a stop costs no time."""
 ICOUNT_WAITING = ("-icount", "shift=0,sleep=on")
 """The same, but idle time takes its time: a disk is as slow as it is, and nobody waits for it longer than that."""
+RECORDING_SHIFT = 3
+"""An instruction takes 8 ns: about as long as TCG needs, so that programs find the time they are used to."""
 INTERVAL_MS_DEFAULT = 100
 NBD_RECONNECT_DELAY_S = 0  # requests fail at once: another store is asked, or this one anew
 NBD_OPEN_TIMEOUT_S = 5
@@ -80,6 +82,23 @@ class WriteLog:
 
 
 @dataclass(frozen=True)
+class Recording:
+    """A run that QEMU writes down, or repeats: each instruction and whatever came from outside, where it came.
+
+    What comes from outside has to pass QEMU's log: the disk goes through blkreplay, randomness is QEMU's own. There is
+    no isa-debug-exit, which ends QEMU before the log is whole: a panic halts.
+    """
+
+    log: Path
+    repeats: bool
+
+    def words(self) -> list[str]:
+        """For the command line."""
+        path = str(self.log).replace(",", ",,")
+        return ["-icount", f"shift={RECORDING_SHIFT},rr={'replay' if self.repeats else 'record'},rrfile={path}"]
+
+
+@dataclass(frozen=True)
 class Retention:
     """What is kept without a tag: the newest generations, and the first ones of so many hours and days."""
 
@@ -130,6 +149,7 @@ class MachineConfig:
     """Near is a qcow2 file that QEMU itself fills from there, copy-on-read: what `bench stream` compares with."""
     packed: tuple[int, int] | None = None
     """Of the first far store, where that is known already: first and count of the blocks that a start touches."""
+    recording: Recording | None = None
     window: str | None = None
     """QEMU's display, as `-display` takes it: the machine has a VGA and its start shows there, too."""
     extra: Sequence[str] = ()
@@ -207,7 +227,7 @@ def near_blockdev(path: Path) -> dict[str, Any]:
 def filtered(blockdev: dict[str, Any], driver: Mapping[str, Any]) -> dict[str, Any]:
     """The same disk behind a filter driver."""
     name = blockdev["node-name"]
-    child = "image" if driver["driver"] == "blkdebug" else "file"
+    child = "image" if driver["driver"] in ("blkdebug", "blkreplay") else "file"
     return {**driver, "node-name": name, child: {**blockdev, "node-name": f"{name}-file"}}
 
 
@@ -329,8 +349,11 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
     words += ["-fw_cfg", f"name=opt/revenant/options,string={config.options}"]
     if config.packed:
         words += ["-fw_cfg", "name=opt/revenant/packed,string={}:{}".format(*config.packed)]
-    words += ["-device", f"isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=4"]
-    words += ["-object", "rng-random,id=entropy,filename=/dev/urandom"]
+    if config.recording:
+        words += [*config.recording.words(), "-object", "rng-builtin,id=entropy"]
+    else:
+        words += ["-device", f"isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=4"]
+        words += ["-object", "rng-random,id=entropy,filename=/dev/urandom"]
     words += ["-device", "virtio-rng-pci,rng=entropy,disable-legacy=on"]
     words += ["-chardev", wiring.console, "-serial", "chardev:console"]
     words += ["-chardev", wiring.voice, "-serial", "chardev:voice"]
@@ -341,6 +364,8 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
         near = copied_on_read(near, config.copied_from)
     if config.near_filter:
         near = filtered(near, config.near_filter)
+    if config.recording:
+        near = filtered(near, {"driver": "blkreplay"})
     if config.write_log:
         words += config.write_log.words()
         near = config.write_log.blockdev(near)
