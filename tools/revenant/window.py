@@ -8,6 +8,7 @@ Used by: running.py, doctor.py.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,9 @@ def has_desktop() -> bool:
 
 
 def window_kinds() -> list[str]:
-    """What this QEMU can open windows with, best first."""
+    """What this QEMU, if there is one, can open windows with; best first."""
+    if shutil.which(QEMU) is None:
+        return []
     result = subprocess.run([QEMU, "-display", "help"], capture_output=True, text=True, check=False)
     return [kind for kind in KINDS if kind in result.stdout.split()]
 
