@@ -293,6 +293,7 @@ static void programs_start(const struct options *options) {
         .output_idle = console_output_idle,
         .entry_cycles = boot.entry_tsc,
         .waited_cycles = devices_waited_cycles,
+        .ns_per_cycle = clock_ns_per_cycle,
         .relaxed = options->relaxed,
         .test_spaces = options->test_spaces,
         .test_resident = options->test_resident,

@@ -229,6 +229,8 @@ static void refine(void) {
     refined_count++;
 }
 
+uint64_t clock_ns_per_cycle(void) { return ns_per_cycle; }
+
 /* --- wall clock --- */
 
 struct rtc_time {

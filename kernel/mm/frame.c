@@ -164,3 +164,4 @@ void *frame_alloc_contiguous(unsigned page_count) {
 
 uint64_t frame_count_total(void) { return total_count; }
 uint64_t frame_count_free(void) { return free_count; }
+uint64_t frame_end_used(void) { return watermark >> FRAME_SHIFT; }

@@ -58,5 +58,6 @@ static inline void *frame_data(const struct frame *frame) { return phys_to_virt(
 
 uint64_t frame_count_total(void);
 uint64_t frame_count_free(void);
+uint64_t frame_end_used(void);        /* frames from this number on were never given out: their states mean nothing */
 
 #endif

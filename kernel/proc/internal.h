@@ -70,7 +70,11 @@ void console_read(void *user, size_t size);        /* prepared; at most what wai
 /* trace.c */
 void trace_freezing(void);
 
+/* live.c */
+void live_update(uint64_t now_ns, int idle); /* idle: the CPU is about to wait */
+
 /* syscall.c */
+void stats_take(struct machine_stats *stats);
 /* What a call returns instead of a result when the thread now waits and will make it again. */
 #define SYSCALL_AGAIN INT64_MIN
 /* A piece is done: the thread makes the call again at once, but interrupts and other threads come first. */

@@ -25,6 +25,7 @@ struct proc_env {
     int (*output_idle)(void);
     uint64_t entry_cycles;           /* TSC at the kernel's entry */
     uint64_t (*waited_cycles)(void); /* of it, waiting for devices before the first program ran */
+    uint64_t (*ns_per_cycle)(void);  /* of the TSC, times 2 to the 32 */
     int relaxed;                     /* output is not held */
     uint64_t test_spaces;            /* more spaces, for benchmarks of the freeze */
     uint64_t test_resident;          /* pages below that index come in before programs go on */

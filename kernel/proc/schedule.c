@@ -266,6 +266,7 @@ static void schedule(void) {
             if (more && now + SLICE_INTERVAL_NS < deadline_ns)
                 deadline_ns = now + SLICE_INTERVAL_NS;
             timer_arm(sleepers_ns < deadline_ns ? sleepers_ns : deadline_ns);
+            live_update(now, 0);
             return;
         }
         power_check(now);
@@ -277,6 +278,7 @@ static void schedule(void) {
             sleepers_ns = now + QUANTUM_NS; /* a turn may have ended */
         timer_arm(power_pending ? now + POWER_POLL_NS : sleepers_ns);
         uint64_t start = arch_cycles();
+        live_update(now, 1);
         arch_idle();
         idle_cycles += arch_cycles() - start;
     }

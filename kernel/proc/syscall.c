@@ -172,15 +172,19 @@ static int64_t sys_random(const struct thread_registers *r) {
     return status == 0 ? (int64_t)r->rsi : status;
 }
 
+void stats_take(struct machine_stats *stats) {
+    pager_stats(stats);
+    stats->resume_count = proc_resume_count;
+    stats->mono_ns = proc_env.now_ns();
+    stats->boot_cycles = boot_cycles;
+    stats->resume_cycles = schedule_resume_cycles();
+    stats->idle_cycles = schedule_idle_cycles();
+}
+
 static int64_t sys_stats(const struct thread_registers *r) {
     uint64_t size = smaller(r->rsi, sizeof(struct machine_stats));
     static struct machine_stats stats;
-    pager_stats(&stats);
-    stats.resume_count = proc_resume_count;
-    stats.mono_ns = proc_env.now_ns();
-    stats.boot_cycles = boot_cycles;
-    stats.resume_cycles = schedule_resume_cycles();
-    stats.idle_cycles = schedule_idle_cycles();
+    stats_take(&stats);
     int64_t status = user_write(r->rdi, &stats, size);
     return status == 0 ? (int64_t)size : status;
 }

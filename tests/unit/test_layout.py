@@ -11,8 +11,9 @@ from elftools.elf.elffile import ELFFile
 from revenant import format as disk
 from revenant import genesis, record, trace
 from revenant.structure import Structure
+from revenant.ui import layout
 
-STRUCTURES = [*disk.DISK_STRUCTURES, *record.RECORD_STRUCTURES]
+STRUCTURES = [*disk.DISK_STRUCTURES, *record.RECORD_STRUCTURES, *layout.LIVE_STRUCTURES]
 
 
 def type_of(die: Any) -> Any:
@@ -86,10 +87,10 @@ def c_enumerators(path: Path) -> dict[str, int]:
 
 
 def test_constants(root: Path) -> None:
-    for module, header in ((disk, "store/format.h"), (record, "abi/record.h")):
+    for module, header in ((disk, "store/format.h"), (record, "abi/record.h"), (layout, "abi/live.h")):
         constants = c_enumerators(root / "kernel" / header)
         common = [name for name in constants if hasattr(module, name)]
-        assert len(common) >= 7
+        assert len(common) >= 3
         for name in common:
             assert getattr(module, name) == constants[name], name
     flags = c_enumerators(root / "kernel/store/format.h")
@@ -97,6 +98,16 @@ def test_constants(root: Path) -> None:
     assert {flag.value for flag in disk.GenerationFlag} == {
         flags[f"GENERATION_{flag.name}"] for flag in disk.GenerationFlag
     }
+
+
+def test_frames(root: Path, c_structures: dict[str, Any]) -> None:
+    assert c_structures["frame"].attributes["DW_AT_byte_size"].value == layout.FRAME_STATE_SIZE
+    fields = (die for die in c_structures["frame"].iter_children() if "DW_AT_name" in die.attributes)
+    places = {die.attributes["DW_AT_name"].value: die.attributes["DW_AT_data_member_location"].value for die in fields}
+    for name in ("space", "page", "epoch", "kind"):
+        assert getattr(layout, f"FRAME_{name.upper()}") == places[name.encode()]
+    kinds = re.findall(r"\bFRAME_(\w+),", (root / "kernel/mm/frame.h").read_text())
+    assert kinds == [kind.name for kind in layout.FrameKind]
 
 
 def test_trace_kinds(root: Path) -> None:

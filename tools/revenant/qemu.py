@@ -152,6 +152,8 @@ class MachineConfig:
     recording: Recording | None = None
     window: str | None = None
     """QEMU's display, as `-display` takes it: the machine has a VGA and its start shows there, too."""
+    memory_file: Path | None = None
+    """A file, or a name of one that is open, that becomes the machine's RAM: who has it too looks in (ui/live.py)."""
     extra: Sequence[str] = ()
 
     @property
@@ -343,6 +345,9 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
         "-m", f"{config.memory_mib}M", "-display", config.window or "none", "-nodefaults", "-no-user-config",
         "-rtc", "base=utc",
     ]  # fmt: skip
+    if config.memory_file:
+        memory = f"memory-backend-file,id=memory,size={config.memory_mib}M,mem-path={config.memory_file},share=on"
+        words += ["-object", memory, "-machine", "memory-backend=memory"]
     words += boot_words(kernel, config.window is not None)
     if config.window:
         words += ["-device", "VGA"]

@@ -60,6 +60,9 @@ from revenant.window import display_of, shown
 Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
 Near = typer.Option(help="The near image; made if missing.", readable=False)  # prepare_near says it better
 
+UI = "ui"
+"""In place of `--console`'s value: the terminal is drawn on by ui/app.py."""
+
 # --- preparing ---
 
 
@@ -209,7 +212,7 @@ def signals_passed(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def console_words(console: str) -> str:
     """The chardev of `--console`."""
-    if console == "stdio":
+    if console in ("stdio", UI):
         mux = "on" if sys.stdin.isatty() else "off"
         return f"stdio,id=console,signal=off,mux={mux}"
     if console == "pty":
@@ -245,8 +248,21 @@ def redraw(config: MachineConfig) -> None:
     sys.stdout.flush()
 
 
+def screen_console(console: str, script: list[str] | None, record: bool) -> str:
+    """The console of `--ui`: UI, where it can be; MachineError: there is no terminal to draw on."""
+    if console != "stdio" or script or record:
+        raise typer.BadParameter("not with --console, --keep, a script or --record", param_hint="--ui")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise MachineError("--ui", "stdin and stdout are no terminal", "leave --ui out", exit_status=2)
+    return UI
+
+
 def run_console(config: MachineConfig, console: str) -> int:
     """Run until QEMU ends; its exit status as ours, errors raised."""
+    if console == UI:
+        from revenant.ui.app import run_ui  # here: Textual takes longer to load than a machine to start
+
+        return run_ui(config)
     reading, writing = os.pipe()
     monitor, monitor_child = socket.socketpair()
     words = monitor_words(monitor_child.fileno()) if console == "pty" else ()
@@ -295,6 +311,7 @@ def run(
     size: Annotated[str, typer.Option(help="Of a near image that has to be made.")] = "1G",
     add: Annotated[list[str] | None, typer.Option(help="FILE[:TARGET] into an image that has to be made.")] = None,
     retain: Annotated[str | None, typer.Option(help="Keep NEWEST[:HOURLY[:DAILY]] from now on.")] = None,
+    ui: Annotated[bool, typer.Option("--ui", help="The console, and around it what the machine does.")] = False,
     healing: Annotated[bool, typer.Option("--heal", help="Go back to an older generation while starts fail.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print QEMU's command, start nothing.")] = False,
     as_json: Json = False,
@@ -306,6 +323,8 @@ def run(
         raise typer.BadParameter(str(error), param_hint="--trust") from None
     if script and len(script) > 1:
         raise typer.BadParameter("one script file", param_hint="SCRIPT")
+    if ui:
+        console = screen_console(console, script, record)
     if keep and (console != "pty" or script or relaxed or record):
         reason = "only with --console pty, without a script, --relaxed or --record"
         raise typer.BadParameter(reason, param_hint="--keep")

@@ -1,0 +1,132 @@
+"""`revenant run --ui`: the screen of a real machine that streams, and what is left of it on a real terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+from revenant.pytest_plugin import FarStore, MachineUnderTest
+from revenant.qemu import MEMORY_MIB_DEFAULT
+from revenant.ui.app import Pane, Ui
+from revenant.ui.layout import FRAME_SIZE
+from revenant.ui.live import CLEAN, KERNEL, NODE, TABLE, Live, Memory
+from textual.pilot import Pilot
+
+TIMEOUT_S = 60
+SIZE = (150, 44)
+FRAME_WIDTH = 3
+
+
+class Screen:
+    """A screen under test: keys in, text out."""
+
+    def __init__(self, ui: Ui, pilot: Pilot[Any]) -> None:
+        self.ui, self.pilot = ui, pilot
+
+    async def until(self, holds: Callable[[], object], what: str) -> None:
+        """Let the screen live until something is so."""
+        end_s = time.monotonic() + TIMEOUT_S
+        while not holds():
+            assert time.monotonic() < end_s, f"{what}: {self.ui.terminal.text()}\n{self.ui.moment}"
+            await self.pilot.pause(0.02)
+
+    def text(self, pane: str) -> str:
+        """What a pane shows, and its title."""
+        found = self.ui.query_one(f"#{pane}", Pane)
+        return f"{found.border_title}\n{found.content}"
+
+
+def on_screen(
+    machine: MachineUnderTest, check: Callable[[Screen], Any], memory_mib: int = MEMORY_MIB_DEFAULT
+) -> None:
+    """Start the machine and do something with its screen."""
+
+    async def run() -> None:
+        memory = Memory(memory_mib)
+        ui = Ui(machine(memory_mib=memory_mib, memory_file=memory.path), Live(memory))
+        async with ui.run_test(size=SIZE) as pilot:
+            await check(Screen(ui, pilot))
+        memory.close()
+
+    asyncio.run(run())
+
+
+def test_panes_of_a_machine_that_streams(far_store: FarStore, machine: MachineUnderTest) -> None:
+    async def check(screen: Screen) -> None:
+        ui = screen.ui
+        await screen.until(lambda: ">>>" in ui.terminal.text(), "prompt")
+        await screen.pilot.press(*"6*7", "enter")
+        await screen.until(lambda: "\n42\n" in ui.terminal.text(), "answer")
+        ui.send(b"import revenant; id = revenant.spawn('revenant.receive()', name='listener'); revenant.commit()\r")
+        await screen.until(lambda: "listener" in screen.text("processes"), "process")
+        assert "python" in screen.text("processes")
+        await screen.until(lambda: "durable after" in screen.text("snapshots"), "generation")
+        assert ui.moment is not None
+        states = ui.moment.frames.states
+        assert {KERNEL, TABLE, NODE, CLEAN} <= set(states)
+        ui.send(b"big = bytearray(3 << 20)\r")
+        await screen.until(lambda: grown(ui) and "dirty" in screen.text("memory"), "memory")
+        newest = max(ui.live.snapshots.values(), key=lambda snapshot: snapshot.generation)
+        assert newest.generation >= ui.moment.stats.generation and newest.pause_us is not None
+        await screen.until(lambda: "all of it is here" in screen.text("stores"), "the fill")
+        fetched = ui.moment.stats.far[0].fetched
+        assert fetched > 0 and ui.moment.stats.far[0].verified > 0
+        ui.send(b"\rrevenant.stats()['far']\r")
+        await screen.until(lambda: f"{{1: ({fetched}, " in ui.terminal.text(), "the machine's own figures")
+        await screen.pilot.press("ctrl+a", "z")
+        assert ui.terminal.size.width == SIZE[0] - FRAME_WIDTH
+        ui.send(b"revenant.power_off()\r")
+        await screen.until(lambda: not ui.is_running, "the end")
+
+    def grown(ui: Ui) -> bool:
+        assert ui.moment is not None
+        python = next(process for process in ui.moment.processes if process.id == 1)
+        counted = sum(ui.moment.frames.resident().values())
+        return python.page_count > (3 << 20) // FRAME_SIZE and counted >= python.page_count
+
+    on_screen(machine, check)
+
+
+def test_much_memory(machine: MachineUnderTest) -> None:
+    """A part of it lies at 4 GiB and above."""
+
+    async def check(screen: Screen) -> None:
+        await screen.until(lambda: screen.ui.moment and screen.ui.moment.processes, "process")
+        assert screen.ui.moment is not None
+        assert screen.ui.moment.stats.frames_total * FRAME_SIZE > 4000 << 20
+        assert "of 4 GiB" in screen.text("memory")
+
+    on_screen(machine, check, 4096)
+
+
+def test_terminal_is_as_before(image: Path, tmp_path: Path) -> None:
+    pidfile = tmp_path / "pid"
+    words = ["-m", "revenant", "run", "--near", str(image), "--ui", "--pidfile", str(pidfile)]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    child = pexpect.spawn(sys.executable, words, timeout=TIMEOUT_S, dimensions=SIZE[::-1], env=environment)
+    before = termios.tcgetattr(child.child_fd)
+    child.expect_exact(b">>> ")
+    child.expect_exact(b"generation")
+    assert termios.tcgetattr(child.child_fd) != before
+    pid = int(pidfile.read_text())
+    child.send(b"\x01x")
+    child.expect(pexpect.EOF)
+    child.wait()
+    assert child.exitstatus == 0, child.before
+    assert b"\x1b[?1049l" in child.before and b"\x1b[?25h" in child.before  # the first screen, and its cursor
+    assert termios.tcgetattr(child.child_fd) == before
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_without_a_terminal(tmp_path: Path, run_revenant: Callable[..., Any]) -> None:
+    near = tmp_path / "never.img"
+    result = run_revenant("run", "--near", near, "--ui")
+    assert result.returncode == 2 and "no terminal" in result.stderr
+    assert not near.exists()
