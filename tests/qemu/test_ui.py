@@ -123,10 +123,3 @@ def test_terminal_is_as_before(image: Path, tmp_path: Path) -> None:
     assert b"\x1b[?1049l" in child.before and b"\x1b[?25h" in child.before  # the first screen, and its cursor
     assert termios.tcgetattr(child.child_fd) == before
     assert not Path(f"/proc/{pid}").exists()
-
-
-def test_without_a_terminal(tmp_path: Path, run_revenant: Callable[..., Any]) -> None:
-    near = tmp_path / "never.img"
-    result = run_revenant("run", "--near", near, "--ui")
-    assert result.returncode == 2 and "no terminal" in result.stderr
-    assert not near.exists()

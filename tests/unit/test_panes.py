@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 
 import pytest
+import typer
+from revenant.errors import MachineError
+from revenant.running import screen_console
 from revenant.ui import panes
 from revenant.ui.layout import LiveNote
 from revenant.ui.live import CLEAN, DIRTY, FREE, FROZEN, NOTE_HEAD, NOTE_OWNER, Memory, Process, Snapshot, find_note
@@ -109,3 +113,13 @@ def test_too_many_processes() -> None:
     processes.append(Process(99, 1, "alive", "runs", 3, 1, 0))
     lines = panes.process_rows(processes, 50, 6).plain.splitlines()
     assert len(lines) == 6 and "alive" in lines[1] and lines[-1].strip() == "and 17 more"
+
+
+def test_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any image is looked at, or made."""
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(MachineError, match="no terminal") as raised:
+        screen_console("stdio", None, False)
+    assert raised.value.exit_status == 2
+    with pytest.raises(typer.BadParameter):
+        screen_console("pty", None, False)

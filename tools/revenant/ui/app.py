@@ -55,6 +55,7 @@ class Ui(App[None], inherit_bindings=False):
     TITLE = "Revenant"
     ENABLE_COMMAND_PALETTE = False
     HORIZONTAL_BREAKPOINTS = [(0, "narrow"), (118, "wide")]  # noqa: RUF012 (as Textual declares it)
+    VERTICAL_BREAKPOINTS = [(0, "low"), (38, "high")]  # noqa: RUF012
     CSS = """
     Screen { background: #0b0f16; color: #b8c4d6; }
     #head { height: 1; background: #141b27; }
@@ -72,6 +73,8 @@ class Ui(App[None], inherit_bindings=False):
     #stores { height: 7; }
     Screen.narrow #right, Screen.narrow #snapshots, Screen.narrow #said { display: none; }
     Screen.alone #right, Screen.alone #snapshots, Screen.alone #said { display: none; }
+    Screen.low #said { display: none; }
+    Screen.low #snapshots { height: 8; }
     Terminal { background: #0b0f16; color: #d6dfeb; }
     """
 
@@ -159,7 +162,8 @@ class Ui(App[None], inherit_bindings=False):
 
     def _show(self, moment: Moment) -> None:
         total = self.live.memory.size // FRAME_SIZE
-        self.query_one("#facts", Static).update(panes.headline(moment))
+        facts = self.query_one("#facts", Static)
+        facts.update(panes.headline(moment, facts.size.width))
         pane, width, height = self._room("memory")
         legend = panes.memory_legend(moment, total, width)
         map_height = max(height - 4, 1)

@@ -94,16 +94,16 @@ class Frames:
     running: int
 
     @classmethod
-    def of(cls, data: bytes, own_count: int, durable: int, running: int) -> Frames:
-        """From the kernel's array. The first `own_count` frames are under its image, firmware and that array itself."""
+    def of(cls, data: bytes, durable: int, running: int) -> Frames:
+        """From the kernel's array. A frame of zeros is not free but never was anybody else's than the kernel's."""
         words = memoryview(data).cast("Q")
         step = FRAME_STATE_SIZE // 8
         spaces, pages, epochs = (
             words[place // 8 :: step].tolist() for place in (FRAME_SPACE, FRAME_PAGE, FRAME_EPOCH)
         )
-        kinds = data[FRAME_KIND::FRAME_STATE_SIZE]
-        own = kinds[:own_count].replace(bytes([FrameKind.FREE]), bytes([FrameKind.KERNEL]))
-        return cls(own + kinds[own_count:], spaces, pages, epochs, durable, running)
+        kinds = zip(data[FRAME_KIND::FRAME_STATE_SIZE], words[::step], strict=True)
+        own = bytes(kind if kind or link else FrameKind.KERNEL for kind, link in kinds)
+        return cls(own, spaces, pages, epochs, durable, running)
 
     @cached_property
     def states(self) -> bytes:
@@ -223,8 +223,7 @@ class Live:
         array = self.memory.read(record.frame_array, record.frame_end * FRAME_STATE_SIZE)
         if len(array) != record.frame_end * FRAME_STATE_SIZE:
             return None
-        own_end = record.frame_array + self.memory.end // FRAME_SIZE * FRAME_STATE_SIZE
-        frames = Frames.of(array, own_end // FRAME_SIZE, record.stats.generation, record.stats.epoch)
+        frames = Frames.of(array, record.stats.generation, record.stats.epoch)
         return Moment(record.taken_count, record.stats, frames, self._processes(frames), self._busy(record))
 
     def _busy(self, record: LiveRecord) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rich.color import Color
 from rich.color_triplet import ColorTriplet
@@ -30,7 +29,7 @@ STATES: dict[int, tuple[str, Rgb]] = {
     CLEAN: ("clean", (47, 146, 104)),
     NODE: ("nodes", (165, 139, 242)),
     TABLE: ("tables", (110, 128, 190)),
-    KERNEL: ("kernel", (78, 92, 116)),
+    KERNEL: ("kernel", (52, 62, 82)),
     FREE: ("free", (27, 34, 46)),
 }
 """Name and colour of a frame's state, in the order of the legend."""
@@ -60,15 +59,19 @@ def clock(ns: int) -> str:
 # --- the machine, in a line ---
 
 
-def headline(moment: Moment) -> Text:
-    """What one wants to know first."""
+def headline(moment: Moment, width: int) -> Text:
+    """What one wants to know first, as much as there is room for."""
     stats = moment.stats
-    text = Text(style=DIM)
-    text.append(" ● ", GREEN if stats.generation else AMBER)
-    text.append("generation ").append(count(stats.generation), f"bold {BRIGHT}").append(" durable   ")
-    text.append("life ").append(count(stats.resume_count), BRIGHT).append("   ")
-    text.append("machine time ").append(clock(stats.mono_ns), BRIGHT).append("   ")
-    text.append("busy ").append(f"{moment.busy:4.0%}", BRIGHT if moment.busy < 0.9 else AMBER)
+    text = Text(" ● ", GREEN if stats.generation else AMBER)
+    for name, value, colour in (
+        ("generation", count(stats.generation), f"bold {BRIGHT}"),
+        ("busy", f"{moment.busy:4.0%}", BRIGHT if moment.busy < 0.9 else AMBER),
+        ("life", count(stats.resume_count), BRIGHT),
+        ("machine time", clock(stats.mono_ns), BRIGHT),
+    ):
+        fact = Text().append(f"{name} ", DIM).append(f"{value}   ", colour)
+        if len(text) + len(fact) <= width:
+            text.append(fact)
     return text
 
 
@@ -178,7 +181,7 @@ def bars(values: Sequence[float], top: float, height: int) -> list[str]:
 
 
 def timeline(snapshots: Sequence[Snapshot], width: int, height: int) -> Text:
-    """Pages of each generation as columns, the newest at the right, above the time that each took to be durable."""
+    """Pages of each generation as columns, the newest last, above the time that each took to be durable."""
     label_width = 10
     shown = snapshots[-max(width - label_width, 1) :]
     if not shown:
@@ -222,18 +225,6 @@ def newest_line(shown: Sequence[Snapshot]) -> Text:
 # --- stores ---
 
 
-@dataclass(frozen=True)
-class FarName:
-    """What a far store is called on the screen."""
-
-    text: str
-
-    @classmethod
-    def of(cls, uri: str) -> FarName:
-        """The last part of a path or address."""
-        return cls(uri if len(uri) < 28 else f"…{uri[-27:]}")
-
-
 def streaming(stats: MachineStats, fars: Sequence[str], width: int) -> Text:
     """How full near is; how much of far is still to come, and what each store gave in this start."""
     text = Text(no_wrap=True)
@@ -249,7 +240,8 @@ def streaming(stats: MachineStats, fars: Sequence[str], width: int) -> Text:
     for number, (uri, far) in enumerate(zip(fars, stats.far, strict=False), start=1):
         text.append(f"far{number:<3}{count(far.fetched):>9}", PLAIN)
         text.append(f"{count(far.verified):>10}", GREEN).append(f"{count(far.unused):>8}", PLAIN)
-        text.append(f"  {FarName.of(uri).text}\n", DIM)
+        room = max(width - 35, 8)
+        text.append(f"  {uri if len(uri) <= room else '…' + uri[1 - room :]}\n", DIM)
     return text
 
 
