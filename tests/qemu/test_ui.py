@@ -43,9 +43,7 @@ class Screen:
         return f"{found.border_title}\n{found.content}"
 
 
-def on_screen(
-    machine: MachineUnderTest, check: Callable[[Screen], Any], memory_mib: int = MEMORY_MIB_DEFAULT
-) -> None:
+def on_screen(machine: MachineUnderTest, check: Callable[[Screen], Any], memory_mib: int = MEMORY_MIB_DEFAULT) -> None:
     """Start the machine and do something with its screen."""
 
     async def run() -> None:

@@ -57,7 +57,7 @@ def test_terminal() -> None:
                 lines = terminal.text().splitlines()
                 assert lines[terminal.screen_of_machine.cursor.y].startswith("red>>>"), size
                 assert (terminal.screen_of_machine.columns, terminal.screen_of_machine.lines) == size
-            terminal.scroll_history(-1)
+            terminal.scroll_history(4)
             assert "red" not in terminal.text() and "line 22" in terminal.text()
             await pilot.press("x", "ctrl+a", "ctrl+a", "ctrl+a", "q", "tab")
             assert "red>>>" in terminal.text()

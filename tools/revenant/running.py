@@ -61,7 +61,7 @@ Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
 Near = typer.Option(help="The near image; made if missing.", readable=False)  # prepare_near says it better
 
 UI = "ui"
-"""In place of `--console`'s value: the terminal is drawn on by ui/app.py."""
+"""`--console`'s value that `--ui` stands for: the terminal is drawn on by ui/app.py."""
 
 # --- preparing ---
 
@@ -250,7 +250,7 @@ def redraw(config: MachineConfig) -> None:
 
 def screen_console(console: str, script: list[str] | None, record: bool) -> str:
     """The console of `--ui`: UI, where it can be; MachineError: there is no terminal to draw on."""
-    if console != "stdio" or script or record:
+    if console not in ("stdio", UI) or script or record:
         raise typer.BadParameter("not with --console, --keep, a script or --record", param_hint="--ui")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise MachineError("--ui", "stdin and stdout are no terminal", "leave --ui out", exit_status=2)
@@ -323,7 +323,7 @@ def run(
         raise typer.BadParameter(str(error), param_hint="--trust") from None
     if script and len(script) > 1:
         raise typer.BadParameter("one script file", param_hint="SCRIPT")
-    if ui:
+    if ui or console == UI:
         console = screen_console(console, script, record)
     if keep and (console != "pty" or script or relaxed or record):
         reason = "only with --console pty, without a script, --relaxed or --record"

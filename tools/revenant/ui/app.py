@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import subprocess
 import time
 from collections import deque
 from dataclasses import replace
@@ -49,8 +50,8 @@ class Pane(Static):
         self.update(text)
 
 
-class Ui(App[None], inherit_bindings=False):
-    """The screen. Ends when the machine does, or when Ctrl-A X is pressed."""
+class Ui(App[bool], inherit_bindings=False):
+    """The screen. Ends when the machine does, with the result True, or when Ctrl-A X is pressed."""
 
     TITLE = "Revenant"
     ENABLE_COMMAND_PALETTE = False
@@ -71,6 +72,7 @@ class Ui(App[None], inherit_bindings=False):
     #memory { height: 1fr; min-height: 9; }
     #processes { height: 1fr; min-height: 5; max-height: 14; }
     #stores { height: 7; }
+    Screen.narrow #keys { display: none; }
     Screen.narrow #right, Screen.narrow #snapshots, Screen.narrow #said { display: none; }
     Screen.alone #right, Screen.alone #snapshots, Screen.alone #said { display: none; }
     Screen.low #said { display: none; }
@@ -135,7 +137,7 @@ class Ui(App[None], inherit_bindings=False):
             while data := await self._reader.read(PIECE_SIZE):
                 self.terminal.feed(data)
                 await asyncio.sleep(0)
-        self.exit()
+        self.exit(True)
 
     def on_terminal_command(self, event: Terminal.Command) -> None:
         """Ctrl-A and a key."""
@@ -203,11 +205,13 @@ def run_ui(config: MachineConfig) -> int:
     before = last_screen(config.near, config.fars, shutil.get_terminal_size().lines)
     with Machine(config) as machine:
         ui = Ui(machine, Live(memory), before)
-        ui.run()
-        if ui.return_code:
-            return ui.return_code
-        machine.process.terminate()  # if it still runs: nothing is lost by that
-        status = machine.process.wait(EXIT_TIMEOUT_S)
+        has_ended = ui.run()
+        if not has_ended:
+            machine.process.terminate()  # nothing is lost by that
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                machine.process.wait(EXIT_TIMEOUT_S)
+            return ui.return_code or 0
+        status = machine.process.wait()
     error = explain_exit(config, status, machine.voice)
     if error is not None:
         raise error

@@ -98,9 +98,7 @@ class Frames:
         """From the kernel's array. A frame of zeros is not free but never was anybody else's than the kernel's."""
         words = memoryview(data).cast("Q")
         step = FRAME_STATE_SIZE // 8
-        spaces, pages, epochs = (
-            words[place // 8 :: step].tolist() for place in (FRAME_SPACE, FRAME_PAGE, FRAME_EPOCH)
-        )
+        spaces, pages, epochs = (words[place // 8 :: step].tolist() for place in (FRAME_SPACE, FRAME_PAGE, FRAME_EPOCH))
         kinds = zip(data[FRAME_KIND::FRAME_STATE_SIZE], words[::step], strict=True)
         own = bytes(kind if kind or link else FrameKind.KERNEL for kind, link in kinds)
         return cls(own, spaces, pages, epochs, durable, running)

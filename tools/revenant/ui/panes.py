@@ -197,9 +197,7 @@ def timeline(snapshots: Sequence[Snapshot], width: int, height: int) -> Text:
     return text.append(newest_line(shown))
 
 
-def chart(
-    text: Text, lines: Sequence[str], shown: Sequence[Snapshot], name: str, most: str, colour: str
-) -> None:
+def chart(text: Text, lines: Sequence[str], shown: Sequence[Snapshot], name: str, most: str, colour: str) -> None:
     """Lines of bars behind their name and the greatest value; what is not durable yet in another colour."""
     labels = [name, most, *[""] * len(lines)]
     for label, line in zip(labels, lines or [""], strict=False):

@@ -7,10 +7,13 @@ Used by: app.py. Context: Textual's event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import groupby
+from typing import Any
 
 import pyte
-import pyte.screens
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
@@ -20,6 +23,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 HISTORY_LINE_COUNT = 5000
+WHEEL_ROW_COUNT = 3
+REDRAW_DELAY_S = 0.02
+"""What comes meanwhile is drawn together."""
+Line = Mapping[int, Any]
 PREFIX = "ctrl+a"
 SEQUENCES = {
     "enter": "\r", "tab": "\t", "escape": "\x1b", "backspace": "\x7f", "space": " ", "shift+tab": "\x1b[Z",
@@ -52,25 +59,36 @@ def colour(name: str) -> str | None:
     return name.replace("bright", "bright_") if name.startswith("bright") and "_" not in name else name or None
 
 
-def style_of(cell: pyte.screens.Char, is_cursor: bool) -> Style:
-    """How a cell looks."""
+@cache
+def style_of(fg: str, bg: str, *flags: bool) -> Style:
+    """How cells look: what pyte's Char has behind its character."""
+    bold, italics, underscore, strikethrough, reverse, blink = flags
     return Style(
-        color=colour(cell.fg),
-        bgcolor=colour(cell.bg),
-        bold=cell.bold,
-        italic=cell.italics,
-        underline=cell.underscore,
-        strike=cell.strikethrough,
-        reverse=cell.reverse != is_cursor,
+        color=colour(fg),
+        bgcolor=colour(bg),
+        bold=bold,
+        italic=italics,
+        underline=underscore,
+        strike=strikethrough,
+        reverse=reverse,
+        blink=blink,
     )
 
 
-class AnsweringScreen(pyte.HistoryScreen):
-    """Keeps old lines, and answers programs that ask the terminal what it is."""
+class MachineScreen(pyte.Screen):
+    """Keeps lines that go away above, and answers programs that ask the terminal what it is."""
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
-        super().__init__(80, 24, history=HISTORY_LINE_COUNT)
+        self.history: deque[Line] = deque(maxlen=HISTORY_LINE_COUNT)
         self.send = send
+        super().__init__(80, 24)
+
+    def index(self) -> None:
+        """As pyte calls it at the end of a line."""
+        top, bottom = self.margins or (0, self.lines - 1)
+        if self.cursor.y == bottom:
+            self.history.append(self.buffer[top])
+        super().index()
 
     def write_process_input(self, data: str) -> None:
         """As pyte calls it."""
@@ -90,28 +108,39 @@ class Terminal(Widget, can_focus=True):
     def __init__(self, send: Callable[[bytes], None]) -> None:
         super().__init__()
         self.send = send
-        self.screen_of_machine = AnsweringScreen(send)
+        self.screen_of_machine = MachineScreen(send)
         self.stream = pyte.ByteStream(self.screen_of_machine)
         self.is_prefixed = False
+        self.rows_back = 0
         self._cursor_row = 0
+        self._is_redraw_due = False
 
     # --- what comes from the machine ---
 
     def feed(self, data: bytes) -> None:
-        """Bytes of the console."""
+        """Bytes of the console; who looks at older lines goes on doing so."""
+        before = len(self.screen_of_machine.history)
         self.stream.feed(data)
-        self._redraw()
+        if self.rows_back:
+            self.scroll_history(len(self.screen_of_machine.history) - before)
+        if not self._is_redraw_due:
+            self._is_redraw_due = True
+            self.set_timer(REDRAW_DELAY_S, self._redraw)
 
     def _redraw(self) -> None:
         screen = self.screen_of_machine
         rows = screen.dirty | {self._cursor_row, screen.cursor.y}
-        self._cursor_row = screen.cursor.y
+        self._cursor_row, self._is_redraw_due = screen.cursor.y, False
         screen.dirty.clear()
-        self.refresh(*(Region(0, row, self.size.width, 1) for row in rows))
+        if self.rows_back == 0:
+            self.refresh(*(Region(0, row, self.size.width, 1) for row in rows))
 
     def text(self) -> str:
         """What the pane shows."""
-        return "\n".join(line.rstrip() for line in self.screen_of_machine.display)
+        rows = (self._row(y) for y in range(self.screen_of_machine.lines))
+        blank = self.screen_of_machine.default_char
+        columns = range(self.screen_of_machine.columns)
+        return "\n".join("".join(row.get(x, blank).data for x in columns).rstrip() for row in rows)
 
     def on_resize(self, event: events.Resize) -> None:
         """The machine's screen becomes as large as the pane; rows leave it above only where the cursor would be cut."""
@@ -132,16 +161,22 @@ class Terminal(Widget, can_focus=True):
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """A row of the screen."""
+        """A row of the screen, or of what has left it."""
         screen = self.screen_of_machine
-        if y >= screen.lines:
-            return Strip.blank(self.size.width)
-        row = screen.buffer[y]
-        at_end = screen.history.position == screen.history.size
-        cursor_x = screen.cursor.x if y == screen.cursor.y and at_end and not screen.cursor.hidden else -1
-        cells = (row[x] for x in range(screen.columns))
-        segments = (Segment(cell.data, style_of(cell, x == cursor_x)) for x, cell in enumerate(cells))
-        return Strip(Segment.simplify(segments), screen.columns).apply_style(self.rich_style)
+        row, back, blank = self._row(y), self.rows_back, screen.default_char
+        cells = [row.get(x, blank) for x in range(screen.columns)]
+        if y == screen.cursor.y and back == 0 and not screen.cursor.hidden and screen.cursor.x < screen.columns:
+            cell = cells[screen.cursor.x]
+            cells[screen.cursor.x] = cell._replace(reverse=not cell.reverse)
+        alike = groupby(cells, key=lambda cell: cell[1:])
+        segments = [Segment("".join(cell.data for cell in run), style_of(*look)) for look, run in alike]
+        return Strip(segments, screen.columns).apply_style(self.rich_style)
+
+    def _row(self, y: int) -> Line:
+        history = self.screen_of_machine.history
+        if y < self.rows_back:
+            return history[len(history) - self.rows_back + y]
+        return self.screen_of_machine.buffer[y - self.rows_back]
 
     # --- what goes to the machine ---
 
@@ -155,17 +190,15 @@ class Terminal(Widget, can_focus=True):
             self.is_prefixed = True
             return
         elif event.key in ("shift+pageup", "shift+pagedown"):
-            self.scroll_history(-1 if event.key == "shift+pageup" else 1)
+            page = max(self.size.height - 1, 1)
+            self.scroll_history(page if event.key == "shift+pageup" else -page)
         else:
             self.typed(key_bytes(event.key, event.character))
         self.is_prefixed = False
 
     def typed(self, data: bytes) -> None:
         """Send; the newest lines are shown again."""
-        screen = self.screen_of_machine
-        while screen.history.position < screen.history.size:
-            screen.next_page()
-        self._redraw()
+        self.scroll_history(-self.rows_back)
         if data:
             self.send(data)
 
@@ -174,18 +207,19 @@ class Terminal(Widget, can_focus=True):
         event.stop()
         self.typed(event.text.replace("\r\n", "\r").replace("\n", "\r").encode())
 
-    def scroll_history(self, direction: int) -> None:
-        """Half a page back (-1) or forth."""
-        screen = self.screen_of_machine
-        screen.prev_page() if direction < 0 else screen.next_page()
-        self._redraw()
+    def scroll_history(self, row_count: int) -> None:
+        """So many rows back, or forth where it is negative."""
+        before = self.rows_back
+        self.rows_back = min(max(before + row_count, 0), len(self.screen_of_machine.history))
+        if self.rows_back != before:
+            self.refresh()
 
     def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
         """Older lines."""
         event.stop()
-        self.scroll_history(-1)
+        self.scroll_history(WHEEL_ROW_COUNT)
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         """Newer lines."""
         event.stop()
-        self.scroll_history(1)
+        self.scroll_history(-WHEEL_ROW_COUNT)
