@@ -36,6 +36,7 @@ LOOK_SHARE_MAX = 0.1
 PIECE_SIZE = 4096
 EXIT_TIMEOUT_S = 5
 SAID_LINE_COUNT = 50
+KEYS = "Ctrl-A X leaves · Ctrl-A Z alone · Ctrl-A H help"
 HELP = "Ctrl-A, then  X leave · Z console alone · H help · Ctrl-A itself.  Shift-PgUp/PgDn or the wheel: older lines."
 OLD_KERNEL = "this machine's kernel does not say what it does:\n`revenant upgrade` installs one that does"
 
@@ -62,17 +63,16 @@ class Ui(App[bool], inherit_bindings=False):
     #head { height: 1; background: #141b27; }
     #name { width: auto; background: #5cc8ff; color: #0b0f16; text-style: bold; padding: 0 1; }
     #facts { width: 1fr; }
-    #keys { width: auto; color: #6b7a90; padding: 0 1; }
     #left { width: 1fr; min-width: 60; }
     #right { width: 54; }
     #frame, Pane { border: round #2a3547; border-title-color: #8fa3bf; background: #0b0f16; padding: 0 1; }
-    #frame { height: 1fr; border: round #5cc8ff; border-title-color: #5cc8ff; padding: 0 0 0 1; }
+    #frame { height: 1fr; border: round #5cc8ff; border-title-color: #5cc8ff; padding: 0 0 0 1;
+             border-subtitle-color: #6b7a90; }
     #snapshots { height: 10; }
     #said { height: 5; color: #6b7a90; }
     #memory { height: 1fr; min-height: 9; }
     #processes { height: 1fr; min-height: 5; max-height: 14; }
     #stores { height: 7; }
-    Screen.narrow #keys { display: none; }
     Screen.narrow #right, Screen.narrow #snapshots, Screen.narrow #said { display: none; }
     Screen.alone #right, Screen.alone #snapshots, Screen.alone #said { display: none; }
     Screen.low #said { display: none; }
@@ -93,11 +93,11 @@ class Ui(App[bool], inherit_bindings=False):
         with Horizontal(id="head"):
             yield Static("REVENANT", id="name")
             yield Static(id="facts")
-            yield Static("Ctrl-A  X leave  Z console  H help", id="keys")
         with Horizontal():
             with Vertical(id="left"):
                 with Widget(id="frame") as frame:
                     frame.border_title = str(self.machine.config.near)
+                    frame.border_subtitle = KEYS
                     yield self.terminal
                 yield self._pane("snapshots", "snapshots")
                 yield self._pane("said", "the kernel says")
