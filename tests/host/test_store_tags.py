@@ -25,8 +25,8 @@ def patch(data: bytearray, pointer_at: int, path: list[int], edit: Callable[[int
     checker.seal_block(data, pointer_at)
 
 
-def set_flags(host: Host, generation: int, flags: int) -> None:
-    """Sets the flags of a generation's record and opens the store again."""
+def edit_record(host: Host, generation: int, edit: Callable[[bytearray, int], None]) -> None:
+    """Changes the record of a generation, whose place in the image is given, and opens the store again."""
     data = bytearray(host.image())
     image = checker.load(bytes(data))
     assert image.root is not None and image.root.meta_height == 1
@@ -36,14 +36,15 @@ def set_flags(host: Host, generation: int, flags: int) -> None:
     height = checker.Pointer.parse(node[32:64]).level
     path = [1] + ([index // 16] if height else [])
     at = checker.newest_root_place(data)
-
-    def edit(page: int) -> None:
-        struct.pack_into("<I", data, page + index % 16 * 256 + 24, flags)
-
-    patch(data, at + 128, path, edit)
+    patch(data, at + 128, path, lambda page: edit(data, page + index % 16 * 256))
     checker.seal_root(data, at)
     host.exchange_near(data)
     host("open")
+
+
+def set_flags(host: Host, generation: int, flags: int) -> None:
+    """Of a generation's record."""
+    edit_record(host, generation, lambda data, record: struct.pack_into("<I", data, record + 24, flags))
 
 
 def contents_of(host: Host, generation: int) -> Contents:
@@ -130,3 +131,24 @@ def test_a_held_list_is_dense(start: Callable[..., Host]) -> None:
     blocks, entries = checker.read_list(image, kept.held, "held")
     assert len(entries) > 330 and len(blocks) == 2
     assert checker.check(host.image()) == []
+
+
+def test_a_list_that_names_a_free_block(start: Callable[..., Host]) -> None:
+    """Only who crafts a store makes one: the block is not freed again, and that is said."""
+    host = start()
+    for turn in range(4):
+        host("puts", 16, 0, turn * 100 + 1, 20)
+        host("commit 1 0")
+    free_block = 4000
+
+    def edit(data: bytearray, record: int) -> None:
+        block = checker.Pointer.parse(bytes(data[record + 64 : record + 96])).block
+        struct.pack_into("<Q", data, block * 4096 + 48, free_block)
+        checker.seal_block(data, record + 64)
+
+    edit_record(host, 5, edit)
+    for turn in range(40):
+        host("put 16 0", turn + 1)
+        host("commit 1 0")
+    assert "names a block that is free" in host.notices()
+    assert not any("free" in problem for problem in checker.check(host.image()))
