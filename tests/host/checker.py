@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 BLOCK = 4096
@@ -171,6 +171,16 @@ def seal_block(data: bytearray, pointer_place: int) -> None:
     block = Pointer.parse(bytes(data[pointer_place : pointer_place + 32])).block
     contents = data[block * 4096 : block * 4096 + 4096]
     data[pointer_place + 16 : pointer_place + 32] = hashlib.blake2b(contents, digest_size=16).digest()
+
+
+def patch(data: bytearray, pointer_at: int, path: list[int], edit: Callable[[int], None]) -> None:
+    """Edits the block at the end of a path of slots, and every hash on the way, in place."""
+    block = Pointer.parse(bytes(data[pointer_at : pointer_at + 32])).block
+    if path:
+        patch(data, block * 4096 + path[0] * 32, path[1:], edit)
+    else:
+        edit(block * 4096)
+    seal_block(data, pointer_at)
 
 
 def parse_root(raw: bytes, store_id: bytes) -> Root | None:

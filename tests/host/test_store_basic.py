@@ -371,6 +371,27 @@ def test_a_root_of_a_later_format(start: Start) -> None:
     assert host.image() == bytes(data)
 
 
+def test_a_compressed_page_in_near(start: Start) -> None:
+    """Only who crafts a store makes one: near's blocks are whole."""
+    host = start()
+    host("puts", 16, 0, 1, 30)
+    commit(host)
+    data = bytearray(host.image())
+    at = checker.newest_root_place(data)
+
+    def compress(leaf: int) -> None:
+        data[leaf + 3 * 32 + 7] |= 0x08
+
+    checker.patch(data, at + 96, [16], compress)
+    checker.seal_root(data, at)
+    host.exchange_near(data)
+    host("open")
+    assert host.holds(16, 4, 5)
+    with pytest.raises(StoreError) as caught:
+        host.holds(16, 3, 4)
+    assert caught.value.code == E_VERSION
+
+
 def multiply(data: bytearray, pointer_at: int, path: list[int], level: int) -> None:
     """In the nodes of a path from `level` down all slots get what is in the path's; every hash on the way is right."""
     block = checker.Pointer.parse(bytes(data[pointer_at : pointer_at + 32])).block

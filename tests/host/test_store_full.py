@@ -94,6 +94,26 @@ def test_old_generations_go_in_their_order(start: Callable[..., Host]) -> None:
     assert host.facts()["near_writes"] == facts["near_writes"], "a refused commit wrote something"
 
 
+def test_a_tag_that_got_a_name_stays(start: Callable[..., Host]) -> None:
+    """It was one that goes by itself; named by somebody it does not, however many others of that kind come."""
+    host = start(blocks=2048, formatted=False)
+    host("format 0")
+    host("set retain 0 2")
+    host("open")
+    for turn in range(12):
+        host("puts 16 0", turn * 1000 + 1, 10)
+        host("set flags 0", AUTOMATIC)
+        host("tag 0", f"reset-{turn}")
+        host("commit 1 0")
+        host("set flags 0 0")
+        host("tag 2 mine" if turn == 1 else "tag 0")
+        host("put 17 0", turn + 1)
+        host("commit 1 0")
+    *_, automatic, named = retained(host)
+    assert automatic in (4, 5) and named == ["mine"]
+    assert checker.check(host.image()) == []
+
+
 @pytest.mark.parametrize("clones", [False, True])
 def test_nothing_is_given_up_for_a_commit_that_is_too_large_anyway(
     start: Callable[..., Host], clones: bool

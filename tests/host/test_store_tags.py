@@ -15,16 +15,6 @@ TAGGED, DROPPED = 1, 2
 Contents = dict[int, int]
 
 
-def patch(data: bytearray, pointer_at: int, path: list[int], edit: Callable[[int], None]) -> None:
-    """Edits the block at the end of a path of slots, and every hash on the way, in place."""
-    block = checker.Pointer.parse(bytes(data[pointer_at : pointer_at + 32])).block
-    if path:
-        patch(data, block * 4096 + path[0] * 32, path[1:], edit)
-    else:
-        edit(block * 4096)
-    checker.seal_block(data, pointer_at)
-
-
 def edit_record(host: Host, generation: int, edit: Callable[[bytearray, int], None]) -> None:
     """Changes the record of a generation, whose place in the image is given, and opens the store again."""
     data = bytearray(host.image())
@@ -36,7 +26,7 @@ def edit_record(host: Host, generation: int, edit: Callable[[bytearray, int], No
     height = checker.Pointer.parse(node[32:64]).level
     path = [1] + ([index // 16] if height else [])
     at = checker.newest_root_place(data)
-    patch(data, at + 128, path, lambda page: edit(data, page + index % 16 * 256))
+    checker.patch(data, at + 128, path, lambda page: edit(data, page + index % 16 * 256))
     checker.seal_root(data, at)
     host.exchange_near(data)
     host("open")
