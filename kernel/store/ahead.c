@@ -4,8 +4,8 @@
  * Promise: what lies here is raw: whoever takes a block verifies it by the pointer that led to it. A block is read once:
  * who wants one that is on its way waits for the run. When memory is short the oldest runs go, a run is shortened or
  * not made; nothing depends on it. A disk that answers nothing for FAR_LATE_NS while it has runs is late: where another one
- * serves the store, that one is asked, too, and whoever answers first serves. What the late one has stays the device's
- * until it answers.
+ * serves the store, that one is asked, too, and whoever answers first serves; again and again, as long as it fails and
+ * somebody waits. What the late one has stays the device's until it answers.
  * Called by: fetch.c (misses), open.c (what a start touches), fill.c. Completions run in interrupt context.
  */
 #include "store/internal.h"
@@ -21,7 +21,7 @@ struct run {
     int hedged;            /* another disk was asked, too */
     int is_paced;          /* nobody asked for it */
     uint64_t touched;      /* bit per page: somebody wanted it */
-    uint64_t start_ns;
+    uint64_t start_ns, hedged_ns; /* hedged_ns: the last time */
     struct store_io io;    /* its pages; NULL: given away */
     struct list_node link; /* of those that are here, oldest first */
 };
@@ -148,8 +148,8 @@ void ahead_drop(unsigned home, uint64_t block) {
 }
 
 static uint64_t late_ns(const struct run *run) {
-    uint64_t since = answered_ns[run->disk] > run->start_ns ? answered_ns[run->disk] : run->start_ns;
-    return since + FAR_LATE_NS;
+    uint64_t since = run->hedged ? run->hedged_ns : run->start_ns;
+    return (answered_ns[run->disk] > since ? answered_ns[run->disk] : since) + FAR_LATE_NS;
 }
 
 uint64_t ahead_answered_ns(unsigned disk) { return answered_ns[disk]; }
@@ -166,20 +166,34 @@ int ahead_is_stuck(unsigned disk) {
 uint64_t ahead_deadline_ns(void) {
     uint64_t deadline = UINT64_MAX;
     for (unsigned i = 0; i < RUN_COUNT; i++)
-        if (runs[i].state == RUN_LOADING && !runs[i].hedged && late_ns(&runs[i]) < deadline)
+        if (runs[i].state == RUN_LOADING && late_ns(&runs[i]) < deadline)
             deadline = late_ns(&runs[i]);
     return deadline;
 }
 
-/* Asks other disks for what is late. `instead` says which: 0: there is none. */
-void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home)) {
+/* Whether what a run that is late should bring is here, or comes from a disk that answers. */
+static int is_hedged(const struct run *run) {
+    for (unsigned i = 0; run->hedged && i < RUN_COUNT; i++)
+        if (has(&runs[i], run->home, run->first) && (runs[i].state == RUN_HERE || !ahead_is_stuck(runs[i].disk)))
+            return 1;
+    return 0;
+}
+
+/*
+ * Asks other disks for what is late. `instead` says which: 0: there is none. What was asked for like this before is asked for
+ * again only where somebody `waits`.
+ */
+void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home),
+                 int (*waits)(unsigned home, uint64_t first, unsigned block_count)) {
     uint64_t now = store.env->now_ns();
     for (unsigned i = 0; i < RUN_COUNT; i++) {
         struct run *run = &runs[i];
-        if (run->state != RUN_LOADING || run->hedged || late_ns(run) > now)
+        if (run->state != RUN_LOADING || late_ns(run) > now)
             continue;
-        unsigned disk = instead(run->disk, run->home);
+        int is_due = !run->hedged || (waits(run->home, run->first, run->count) && !is_hedged(run));
+        unsigned disk = is_due ? instead(run->disk, run->home) : 0;
         run->hedged = 1;
+        run->hedged_ns = now;
         if (disk != 0)
             ahead_start(disk, run->home, run->first, run->count, 0);
     }

@@ -245,22 +245,35 @@ int fetch_unasked(unsigned home, uint64_t from, uint64_t distance) {
     return (int)ahead_start(disk, home, block, absent, 1);
 }
 
-/* Another healthy disk with the same store; 0: there is none. The late one is asked last from now on. */
+/* Another disk with the same store: a healthy one, else one that failed at least at once; 0: there is none. */
 static unsigned instead_of(unsigned late, unsigned home) {
-    unsigned disk = 1;
-    while (disk < store.env->disk_count &&
-           (disk == late || !disk_serves(disk, home) || !is_healthy(disk)))
-        disk++;
-    if (disk == store.env->disk_count)
-        return 0;
-    disk_failed(late, "does not answer in time");
-    return disk;
+    unsigned failed = 0;
+    for (unsigned disk = 1; disk < store.env->disk_count; disk++) {
+        if (disk == late || !disk_serves(disk, home) || ahead_is_stuck(disk))
+            continue;
+        if (is_healthy(disk)) {
+            disk_failed(late, "does not answer in time"); /* it is asked last from now on */
+            return disk;
+        }
+        failed = disk;
+    }
+    return failed;
+}
+
+/* Whether somebody waits for some of these blocks. */
+static int is_waited_for(unsigned home, uint64_t first, unsigned block_count) {
+    list_for_each(link, &waiting) {
+        const struct block_ptr_disk *pointer = &list_entry(link, struct job, link)->fetch->pointer;
+        if (ptr_store(pointer) == home && ptr_block(pointer) - first < block_count)
+            return 1;
+    }
+    return 0;
 }
 
 /* Who waits for a disk that does not answer gets its blocks from another one. */
 void fetch_hedge(void) {
     if (fetch_deadline_ns() != UINT64_MAX)
-        ahead_hedge(instead_of);
+        ahead_hedge(instead_of, is_waited_for);
 }
 
 uint64_t fetch_deadline_ns(void) {

@@ -260,7 +260,8 @@ size_t ahead_shrink(size_t page_count);
 uint64_t ahead_deadline_ns(void);
 int ahead_is_stuck(unsigned disk);
 uint64_t ahead_answered_ns(unsigned disk);
-void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home));
+void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home),
+                 int (*waits)(unsigned home, uint64_t first, unsigned block_count));
 
 /* pace.c: how much of what nobody waits for may be on its way */
 enum { PACE_WINDOW_MAX = 256 };

@@ -451,6 +451,18 @@ def test_a_far_that_hangs(start: Start, far: Far) -> None:
     assert host.holds(300, 7 + 997 * 15, 5015)
 
 
+def test_one_hangs_and_the_other_comes_back(start: Start, far: Far) -> None:
+    """Who waits for the one gets from the other what he wants, as soon as that gives anything again."""
+    host = start(formatted=False)
+    host("load 1", far.path)
+    host("load 2", far.path)
+    assert host("open", far.trust) == "7"
+    host("set fail_reads 1 4")
+    host("set hangs 2 1")
+    assert host.holds(16, 200, 300)
+    assert host.facts()["far_failures"] == 4
+
+
 def test_a_far_that_fails_now_and_then(start: Start, far: Far) -> None:
     host = start(formatted=False)
     host("load 1", far.path)

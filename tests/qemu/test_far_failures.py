@@ -85,3 +85,11 @@ def test_four_fail_and_the_fifth_serves_and_then_none(
     good.process.send_signal(signal.SIGCONT)
     assert f", {total(1500, 1600)})" in now.command_at_prompt("revenant.receive()")
     assert now.voice.count("does not have its hash") == 0
+
+    # The one that was killed is back: it is asked by a new connection, for which nobody waits until QEMU tries again.
+    good.process.send_signal(signal.SIGSTOP)
+    fork_and_read(now, 1700, 1800)
+    look_alive(now)
+    killed.start()
+    assert f", {total(1700, 1800)})" in now.command_at_prompt("revenant.receive()")
+    assert killed.reads() and "far3-2" in (node["node-name"] for node in now.qmp("query-named-block-nodes"))

@@ -31,7 +31,8 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from revenant.errors import MachineError, RefusedError, StoreError
 from revenant.firmware import FoundKernel, boot_disk, remote_kernel, require_bootable
-from revenant.qemu import Boot, MachineConfig, Wiring, command_line, is_file, require_qemu
+from revenant.qemu import Boot, MachineConfig, Wiring, command_line, is_file, is_nbd, require_qemu
+from revenant.reconnect import keep_connected
 from revenant.store import Store
 from revenant.symbols import explain
 from revenant.trust import is_trusted
@@ -43,6 +44,7 @@ EXIT_ENDED = 0x7C << 1 | 1
 EXIT_STOPPED = 0x7B << 1 | 1
 E_CORRUPT = 4  # kernel/lib/error.h
 PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)  # not in the child of a process with threads: they may hold the loader's locks
 PROMPT = b">>> "
 """MicroPython's prompt."""
 
@@ -113,7 +115,7 @@ def kernel_file(config: MachineConfig) -> KernelFile | None:
 
 def die_with_parent() -> None:
     """In the child: SIGKILL when the parent ends. A machine without its owner would keep the image locked."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def start_qemu(
@@ -128,10 +130,25 @@ def start_qemu(
         config = replace(config, packed=kernel.found.packed)
     command = command_line(config, wiring, kernel.path if kernel else None)
     fds = [*pass_fds, *([kernel.fd] if kernel else [])]
-    process = subprocess.Popen(command, pass_fds=fds, preexec_fn=die_with_parent, **streams)
+    with connection_keeper(config) as monitor_fds:
+        command += [word for fd in monitor_fds for word in monitor_words(fd, "connections")]
+        process = subprocess.Popen(command, pass_fds=[*fds, *monitor_fds], preexec_fn=die_with_parent, **streams)
     if kernel:
         os.close(kernel.fd)
     return process, command
+
+
+@contextlib.contextmanager
+def connection_keeper(config: MachineConfig) -> Iterator[list[int]]:
+    """The end of a monitor for the QEMU that the block starts, if its far stores are to be connected to again."""
+    fars = {f"far{number}": uri for number, uri in enumerate(config.fars, start=1) if is_nbd(uri)}
+    if not fars:
+        yield []
+        return
+    monitor, child = socket.socketpair()
+    with child:
+        yield [child.fileno()]
+    keep_connected(monitor, fars)
 
 
 def reasons(stderr: str) -> list[str]:
@@ -202,9 +219,9 @@ def explain_exit(config: MachineConfig, status: int, stderr: str) -> MachineErro
     return MachineError("qemu", said[-1])
 
 
-def monitor_words(fd: int) -> tuple[str, ...]:
+def monitor_words(fd: int, name: str = "monitor") -> tuple[str, ...]:
     """A QMP monitor on an inherited socket."""
-    return ("-chardev", f"socket,id=monitor,fd={fd}", "-mon", "chardev=monitor,mode=control")
+    return ("-chardev", f"socket,id={name},fd={fd}", "-mon", f"chardev={name},mode=control")
 
 
 if TYPE_CHECKING:

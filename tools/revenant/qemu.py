@@ -246,6 +246,11 @@ def is_file(uri: str) -> bool:
     return "://" not in uri and not uri.startswith(JSON_PREFIX)
 
 
+def is_nbd(uri: str) -> bool:
+    """Whether a far store is an NBD server."""
+    return uri.startswith(("nbd://", "nbd+unix://"))
+
+
 def far_json(uri: str) -> dict[str, Any]:
     """A block device in QEMU's own words, after "json:"; MachineError where it is none."""
     try:
@@ -266,19 +271,35 @@ def far_blockdev(uri: str, node: str) -> dict[str, Any]:
     if parts.scheme in ("http", "https"):
         # reading ahead is done by the kernel, which knows what it has; QEMU would do it by 256 KiB each time
         return {"driver": parts.scheme, "url": uri, "timeout": HTTP_TIMEOUT_S, "readahead": 0, **common}
-    if parts.scheme in ("nbd", "nbd+unix"):
-        return {
-            "driver": "nbd",
-            "server": nbd_server(uri),
-            "export": parts.path.lstrip("/"),
-            "reconnect-delay": NBD_RECONNECT_DELAY_S,
-            "open-timeout": NBD_OPEN_TIMEOUT_S,
-            **common,
-        }
+    if is_nbd(uri):
+        return nbd_blockdev(uri, node, NBD_OPEN_TIMEOUT_S)
     if parts.scheme and "://" in uri:
         kinds = "use a path, nbd://, nbd+unix://, http(s):// or json:{…}"
         raise MachineError(uri, "not a far store that QEMU can open", kinds)
     return {"driver": "file", "filename": uri, "locking": "auto", **common}
+
+
+def nbd_blockdev(uri: str, node: str, open_timeout_s: int) -> dict[str, Any]:
+    """A connection to an NBD server."""
+    return {
+        "driver": "nbd",
+        "node-name": node,
+        "read-only": True,
+        "server": nbd_server(uri),
+        "export": urlsplit(uri).path.lstrip("/"),
+        "reconnect-delay": NBD_RECONNECT_DELAY_S,
+        "open-timeout": open_timeout_s,
+    }
+
+
+def with_connection(node: str, connection: Any) -> dict[str, Any]:
+    """The node of a far disk over a connection that may be replaced by another (reconnect.py)."""
+    return {"driver": "raw", "node-name": node, "read-only": True, "file": connection}
+
+
+def far_disk(uri: str, node: str) -> dict[str, Any]:
+    """The far disk that a machine has."""
+    return with_connection(node, far_blockdev(uri, f"{node}-1")) if is_nbd(uri) else far_blockdev(uri, node)
 
 
 def nbd_server(uri: str) -> dict[str, str]:
@@ -376,7 +397,7 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
         near = config.write_log.blockdev(near)
     words += disk_words(near, from_near)
     for number, uri in enumerate(config.fars, start=1):
-        words += disk_words(far_blockdev(uri, f"far{number}"), number == 1 and not from_near)
+        words += disk_words(far_disk(uri, f"far{number}"), number == 1 and not from_near)
     if config.pidfile:
         words += ["-pidfile", str(config.pidfile)]
     return [*words, *config.extra]

@@ -49,6 +49,7 @@ from revenant.qemu import (
     choose_accelerator,
     command_line,
     is_file,
+    is_nbd,
 )
 from revenant.remote import linked
 from revenant.script import run_script
@@ -163,9 +164,7 @@ def check_fars(fars: list[str], trust: str | None, adopting: bool) -> None:
 
 def reachable(uri: str) -> bool:
     """Whether an NBD server answers the door. Other kinds of far store are left to QEMU."""
-    if not uri.startswith(("nbd://", "nbd+unix://")):
-        return True
-    return nbd.answers(uri)
+    return not is_nbd(uri) or nbd.answers(uri)
 
 
 def usable_fars(fars: list[str], adopting: bool) -> list[str]:
