@@ -29,7 +29,6 @@ python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 python3 -c 'import sysconfig, pathlib; raise SystemExit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())' \
     2>/dev/null || missing+=(python3-dev)
 [[ -e /usr/include/stdio.h ]] || missing+=(libc6-dev)
-compgen -G '/usr/lib/*/qemu/block-curl.so' >/dev/null || missing+=(qemu-block-extra) # far stores behind http://
 
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 

@@ -59,10 +59,11 @@ def test_fars(small_image: Path, run_revenant: Run) -> None:
     far = {node["node-name"]: node for node in map(json.loads, after(command, "-blockdev"))}
     assert all(far[f"far{n}"]["read-only"] for n in range(1, 6))
     assert far["far1"]["driver"] == "file" and far["far1"]["filename"] == "/far.img"
-    assert far["far2"]["server"] == {"type": "inet", "host": "host", "port": "1234"}
-    assert far["far2"]["export"] == "name" and "reconnect-delay" in far["far2"]
-    assert far["far3"]["server"] == {"type": "unix", "path": "/run/s"} and far["far3"]["export"] == ""
-    assert far["far4"]["driver"] == "https" and far["far4"]["url"] == "https://host/far.img"
+    by_tcp, by_socket, web = (far[f"far{n}"]["file"] for n in (2, 3, 4))
+    assert by_tcp["server"] == {"type": "inet", "host": "host", "port": "1234"}
+    assert by_tcp["export"] == "name" and "reconnect-delay" in by_tcp
+    assert by_socket["server"] == {"type": "unix", "path": "/run/s"} and by_socket["export"] == ""
+    assert web["server"] == {"type": "unix", "path": "web1.sock"}
     assert far["far5"]["driver"] == "rbd" and far["far5"]["image"] == "far"
     assert f"trust={HASH}" in after(command, "-fw_cfg")[0]
 

@@ -28,11 +28,12 @@ from typing import Annotated
 import typer
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+from revenant.children import temporary_folder
 from revenant.errors import MachineError
 from revenant.genesis import BuildFiles, build_folder
 from revenant.images import copy_image
 from revenant.inspection import Inspection
-from revenant.machine import monitor_words, start_qemu, temporary_folder
+from revenant.machine import monitor_words, start_qemu
 from revenant.output import say
 from revenant.qemu import MEMORY_MIB_DEFAULT, Boot, MachineConfig, Recording, Wiring
 from revenant.running import announced_pty

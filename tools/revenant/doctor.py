@@ -20,9 +20,9 @@ from pathlib import Path
 import typer
 
 from revenant import genesis, nbd, window
+from revenant.children import temporary_folder
 from revenant.errors import BuildError
 from revenant.images import Json
-from revenant.machine import temporary_folder
 from revenant.output import in_units, print_facts
 from revenant.qemu import DEBUG_EXIT_PORT, MEMORY_MIB_DEFAULT, QEMU, data_file, kvm_is_usable
 

@@ -52,7 +52,7 @@ def require_bootable(config: MachineConfig) -> None:
     """StoreError unless there is a store's loader to boot."""
     disk = boot_disk(config)
     if not is_file(disk):
-        check_remote(disk)
+        check_remote(config.bridges.get(disk, disk))
     else:
         check_loader(Path(disk))
 

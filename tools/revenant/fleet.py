@@ -22,9 +22,11 @@ from typing import Annotated, Any
 import pexpect
 import typer
 
+from revenant import nbd
+from revenant.children import temporary_folder
 from revenant.errors import MachineError
 from revenant.images import Json
-from revenant.machine import PROMPT, Machine, explain_exit, find_kernel, temporary_folder
+from revenant.machine import PROMPT, Machine, explain_exit, find_kernel
 from revenant.output import OUT, print_facts, print_rows, say
 from revenant.qemu import MachineConfig
 from revenant.running import Making, check_fars, prepare_near, usable_fars
@@ -188,13 +190,15 @@ def fleet(
 ) -> None:
     """Start many machines from one store, say what each cost until its prompt, end them; Ctrl-C leaves nothing."""
     signal.signal(signal.SIGTERM, end)
-    with temporary_folder() as scratch:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(temporary_folder())
         folder = near_folder or scratch
         folder.mkdir(parents=True, exist_ok=True)
         nears = [folder / f"near-{number}.img" for number in range(1, count + 1)]
         fars = usable_fars(far, adopting=not all(near.exists() for near in nears))
-        plain = [replace(prepare(near, fars, trust, size), memory_mib=memory, fill=fill) for near in nears]
-        configs = with_one_kernel(plain, scratch)
+        bridges = stack.enter_context(nbd.bridged(fars))
+        prepared = [replace(prepare(near, fars, trust, size), bridges=bridges) for near in nears]
+        configs = with_one_kernel([replace(each, memory_mib=memory, fill=fill) for each in prepared], scratch)
         kernel_bytes = sum(path.stat().st_size for path in {config.kernel for config in configs} if path)
         for reports in reports_of(configs, hold):
             show(reports, kernel_bytes, as_json)

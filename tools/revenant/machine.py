@@ -7,7 +7,6 @@ it: that is the point of Revenant. Used by: running.py (`run`, `demo`), bench, t
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import os
 import re
@@ -29,6 +28,7 @@ import pexpect
 from pexpect.socket_pexpect import SocketSpawn
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+from revenant.children import die_with_parent
 from revenant.errors import MachineError, RefusedError, StoreError
 from revenant.firmware import FoundKernel, boot_disk, remote_kernel, require_bootable
 from revenant.qemu import Boot, MachineConfig, Wiring, command_line, is_file, is_nbd, require_qemu
@@ -43,8 +43,6 @@ EXIT_REFUSED = 0x7D << 1 | 1
 EXIT_ENDED = 0x7C << 1 | 1
 EXIT_STOPPED = 0x7B << 1 | 1
 E_CORRUPT = 4  # kernel/lib/error.h
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)  # not in the child of a process with threads: they may hold the loader's locks
 PROMPT = b">>> "
 """MicroPython's prompt."""
 
@@ -90,14 +88,14 @@ def find_kernel(config: MachineConfig) -> FoundKernel | None:
             return FoundKernel(store.kernel(), f"generation {store.root.generation} of {config.near}")
     except StoreError as error:
         reason = error.reason
-    for uri in config.fars:
+    for number, uri in enumerate(config.reached):
         try:
             found = far_kernel(uri, trust)
         except StoreError as error:
             reason = error.reason
             continue
         if found is not None:  # the kernel reads ahead from its first far store only
-            return found if uri == config.fars[0] else replace(found, packed=None)
+            return found if number == 0 else replace(found, packed=None)
     if config.boot == Boot.PVH:
         raise MachineError(config.near, f"no kernel to enter by PVH: {reason}", "use --boot mbr")
     return None
@@ -111,11 +109,6 @@ def kernel_file(config: MachineConfig) -> KernelFile | None:
     fd = os.memfd_create("revenant-kernel")
     os.write(fd, found.data)
     return KernelFile(fd, found)
-
-
-def die_with_parent() -> None:
-    """In the child: SIGKILL when the parent ends. A machine without its owner would keep the image locked."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def start_qemu(
@@ -141,7 +134,7 @@ def start_qemu(
 @contextlib.contextmanager
 def connection_keeper(config: MachineConfig) -> Iterator[list[int]]:
     """The end of a monitor for the QEMU that the block starts, if its far stores are to be connected to again."""
-    fars = {f"far{number}": uri for number, uri in enumerate(config.fars, start=1) if is_nbd(uri)}
+    fars = {f"far{number}": uri for number, uri in enumerate(config.reached, start=1) if is_nbd(uri)}
     if not fars:
         yield []
         return
@@ -437,13 +430,6 @@ class ConsoleStream:
 
     def close(self) -> None:
         """The machine owns the socket."""
-
-
-@contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder for sockets and pid files, gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="revenant-") as name:
-        yield Path(name)
 
 
 CLEARED_LINE = b"\r\x1b[K"

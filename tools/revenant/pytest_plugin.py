@@ -7,11 +7,9 @@ by the entry point `revenant`; our own suite uses it, too.
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,8 @@ from typing import Any, Self
 import pytest
 
 from revenant import genesis, nbd
-from revenant.machine import Machine, die_with_parent, temporary_folder
+from revenant.children import temporary_folder
+from revenant.machine import Machine
 from revenant.publish import publish_image
 from revenant.qemu import MachineConfig
 from revenant.script import output_of, wait_for_prompt
@@ -28,45 +27,13 @@ from revenant.store import Store
 
 IMAGE_SIZE = 64 << 20
 START_TIMEOUT_S = 60
-SERVER_TIMEOUT_S = 20
 
 
 @dataclass
-class FarStore:
+class FarStore(nbd.Server):
     """nbdkit serving one image on a socket; its log says what was read."""
 
-    config: nbd.ServerConfig
     root_hash: str = ""
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def uri(self) -> str:
-        """For --far."""
-        return self.config.uri
-
-    def start(self) -> None:
-        """Serve; returns when clients can connect. After `kill`, the same place again."""
-        assert self.config.unix is not None and self.config.log is not None
-        self.config.unix.unlink(missing_ok=True)
-        self.config.log.write_text("")
-        command = nbd.command_line(self.config)
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent)
-        end = time.monotonic() + SERVER_TIMEOUT_S
-        while not nbd.answers(self.uri):
-            assert self.process.poll() is None and time.monotonic() < end, "nbdkit does not serve"
-
-    def kill(self) -> None:
-        """kill -9: nobody answers there any more."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def reads(self) -> list[tuple[int, int]]:
-        """(offset, size) of every read so far."""
-        assert self.config.log is not None
-        pattern = r" Read id=\d+ offset=(0x[0-9a-f]+) count=(0x[0-9a-f]+)"
-        return [(int(a, 16), int(b, 16)) for a, b in re.findall(pattern, self.config.log.read_text())]
 
 
 @dataclass
@@ -163,10 +130,8 @@ def far_store(image: Path, tmp_path: Path, socket_folder: Path) -> Iterator[FarS
     with Store(image) as store:
         root = publish_image(store, published, None)
     config = nbd.ServerConfig(published, unix=socket_folder / "published.sock", log=tmp_path / "published.log")
-    server = FarStore(config, root.hash.hex())
-    server.start()
-    yield server
-    server.kill()
+    with FarStore(config, root_hash=root.hash.hex()) as server:
+        yield server
 
 
 @pytest.fixture

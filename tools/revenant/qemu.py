@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ RECORDING_SHIFT = 3
 INTERVAL_MS_DEFAULT = 100
 NBD_RECONNECT_DELAY_S = 0  # requests fail at once: another store is asked, or this one anew
 NBD_OPEN_TIMEOUT_S = 5
-HTTP_TIMEOUT_S = 5
 JSON_PREFIX = "json:"
 GEOMETRY = {"cyls": 1024, "heads": 16, "secs": 63}
 """Nobody uses it; but QEMU would read a sector to guess it, before all else, and that sector may be far away."""
@@ -154,7 +153,14 @@ class MachineConfig:
     """QEMU's display, as `-display` takes it: the machine has a VGA and its start shows there, too."""
     memory_file: Path | None = None
     """A file, or a name of one that is open, that becomes the machine's RAM: who has it too looks in (ui/live.py)."""
+    bridges: Mapping[str, str] = field(default_factory=dict)
+    """By the URI of a far store that QEMU cannot read: the one of an NBD server that can (nbd.bridged)."""
     extra: Sequence[str] = ()
+
+    @property
+    def reached(self) -> list[str]:
+        """The far stores as QEMU reads them."""
+        return [self.bridges.get(uri, uri) for uri in self.fars]
 
     @property
     def options(self) -> str:
@@ -246,6 +252,11 @@ def is_file(uri: str) -> bool:
     return "://" not in uri and not uri.startswith(JSON_PREFIX)
 
 
+def is_web(uri: str) -> bool:
+    """Whether a far store is a file of a web server."""
+    return uri.startswith(("http://", "https://"))
+
+
 def is_nbd(uri: str) -> bool:
     """Whether a far store is an NBD server."""
     return uri.startswith(("nbd://", "nbd+unix://"))
@@ -263,14 +274,11 @@ def far_json(uri: str) -> dict[str, Any]:
 
 
 def far_blockdev(uri: str, node: str) -> dict[str, Any]:
-    """A far disk, read-only: a path, nbd://HOST[:PORT][/EXPORT], nbd+unix:///[EXPORT]?socket=PATH, http(s), json:{}."""
+    """A far disk, read-only: a path, nbd://HOST[:PORT][/EXPORT], nbd+unix:///[EXPORT]?socket=PATH, json:{}."""
     common: dict[str, Any] = {"node-name": node, "read-only": True}
     if uri.startswith(JSON_PREFIX):
         return {**far_json(uri), **common}
     parts = urlsplit(uri)
-    if parts.scheme in ("http", "https"):
-        # reading ahead is done by the kernel, which knows what it has; QEMU would do it by 256 KiB each time
-        return {"driver": parts.scheme, "url": uri, "timeout": HTTP_TIMEOUT_S, "readahead": 0, **common}
     if is_nbd(uri):
         return nbd_blockdev(uri, node, NBD_OPEN_TIMEOUT_S)
     if parts.scheme and "://" in uri:
@@ -396,7 +404,7 @@ def command_line(config: MachineConfig, wiring: Wiring, kernel: str | None) -> l
         words += config.write_log.words()
         near = config.write_log.blockdev(near)
     words += disk_words(near, from_near)
-    for number, uri in enumerate(config.fars, start=1):
+    for number, uri in enumerate(config.reached, start=1):
         words += disk_words(far_disk(uri, f"far{number}"), number == 1 and not from_near)
     if config.pidfile:
         words += ["-pidfile", str(config.pidfile)]

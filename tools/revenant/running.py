@@ -50,6 +50,7 @@ from revenant.qemu import (
     command_line,
     is_file,
     is_nbd,
+    is_web,
 )
 from revenant.remote import linked
 from revenant.script import run_script
@@ -147,8 +148,6 @@ def check_fars(fars: list[str], trust: str | None, adopting: bool) -> None:
     """Far files must be stores; where one is to be adopted, it is enough that one of all far stores may be."""
     faults = []
     for uri in fars:
-        if uri.startswith(("http://", "https://")):
-            say(f"revenant: {uri}: QEMU's own HTTP driver may stall; better: nbdkit -r -U far.sock curl url={uri}")
         if not is_file(uri):
             continue
         try:
@@ -163,12 +162,12 @@ def check_fars(fars: list[str], trust: str | None, adopting: bool) -> None:
 
 
 def reachable(uri: str) -> bool:
-    """Whether an NBD server answers the door. Other kinds of far store are left to QEMU."""
-    return not is_nbd(uri) or nbd.answers(uri)
+    """Whether a server answers the door. Other kinds of far store are left to QEMU."""
+    return not (is_nbd(uri) or is_web(uri)) or nbd.is_there(uri)
 
 
 def usable_fars(fars: list[str], adopting: bool) -> list[str]:
-    """QEMU refuses to start with a dead NBD server; a near store that has what it needs starts without it."""
+    """QEMU refuses to start with a dead server; a near store that has what it needs starts without it."""
     dead = [uri for uri in fars if not reachable(uri)]
     if adopting and dead == fars:
         raise MachineError(dead[0], "no server answers there", "start it with `revenant serve`")
@@ -357,7 +356,9 @@ def start(
                 return run_script(config, script)
             return keep_running(config) if keep else run_console(config, console)
 
-    return heal.watched(config.near, fars, healing, run_once)
+    with nbd.bridged(config.fars) as bridges:
+        config = replace(config, bridges=bridges)
+        return heal.watched(config.near, fars, healing, run_once)
 
 
 def parse_retain(text: str | None) -> Retention | None:
@@ -370,6 +371,10 @@ def parse_retain(text: str | None) -> Retention | None:
 
 def print_dry_run(config: MachineConfig, wiring: Wiring, as_json: bool) -> None:
     """The command as `run` would start it; the kernel, a file in memory then, is named by its origin."""
+    for number, url in enumerate(filter(is_web, config.fars), start=1):
+        server = nbd.ServerConfig(url, unix=Path(f"web{number}.sock"))
+        say(f"revenant: before it: {shlex.join(nbd.command_line(server))}")
+        config = replace(config, bridges={**config.bridges, url: server.uri})
     try:
         found = find_kernel(config)
     except RevenantError:
@@ -404,8 +409,7 @@ def serve(
     if dry_run:
         print(shlex.join(command))
         return
-    if shutil.which(nbd.NBDKIT) is None:
-        raise MachineError(nbd.NBDKIT, "not installed", "apt-get install nbdkit")
+    nbd.require_nbdkit()
     say(f"revenant: serving {image} at {server.uri}, root hash {hash_text}")
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     with signals_passed(process):

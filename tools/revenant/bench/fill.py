@@ -10,8 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from revenant import nbd
 from revenant.bench.common import TIMEOUT_S, Row, answered_s, ask, median
-from revenant.bench.links import LINK_B, Link, Server, plain_copy_s, serving
+from revenant.bench.links import LINK_B, Link, Traffic, plain_copy_s, serving
 from revenant.bench.studio import Studio
 from revenant.machine import PROMPT, Machine
 from revenant.qemu import MachineConfig
@@ -59,7 +60,7 @@ def misses_ms(studio: Studio, machine: Machine, link: Link) -> list[float]:
     return [each / 1000 for each in ask(machine, MISS_PROGRAM % words)]
 
 
-def ours(studio: Studio, server: Server, fill: bool) -> MachineConfig:
+def ours(studio: Studio, server: nbd.Server, fill: bool) -> MachineConfig:
     """Our streaming; `fill`: what nobody touches comes, too."""
     return studio.ours(studio.recorded, server, fill)
 
@@ -71,7 +72,7 @@ def fill_times(studio: Studio, link: Link) -> list[Row]:
     """Until all is here, from the start on, nobody touching anything; against a copy of the whole image."""
     with serving(studio.recorded.path, link) as server:
         copy_s = plain_copy_s(server, studio.shop.folder / "copy.img")
-        plain_bytes = server.traffic.byte_count
+        plain_bytes = Traffic.of(server).byte_count
 
     def row(engine: str, seconds: float, fetched_bytes: int) -> Row:
         return {
@@ -82,12 +83,12 @@ def fill_times(studio: Studio, link: Link) -> list[Row]:
     rows = [row("plain copy", copy_s, plain_bytes)]
     with serving(studio.recorded.path, link) as server, Machine(ours(studio, server, fill=True)) as machine:
         wait_complete(machine)
-        rows.append(row("revenant", time.monotonic() - machine.started_s, server.traffic.byte_count))
+        rows.append(row("revenant", time.monotonic() - machine.started_s, Traffic.of(server).byte_count))
     with serving(studio.roomy.path, link) as server, Machine(studio.copied(server)) as machine:
         machine.expect_exact(PROMPT)
         begin_block_stream(machine)
         wait_block_stream(machine)
-        rows.append(row("copy-on-read", time.monotonic() - machine.started_s, server.traffic.byte_count))
+        rows.append(row("copy-on-read", time.monotonic() - machine.started_s, Traffic.of(server).byte_count))
     return rows
 
 
@@ -134,7 +135,7 @@ def warm_starts(studio: Studio) -> list[Row]:
         for _ in range(studio.shop.run_count):
             seconds["near"].append(answered_s(replace(config, fars=(server.uri,))))
             seconds["local"].append(answered_s(MachineConfig(local)))
-        requests = server.traffic.request_count
+        requests = Traffic.of(server).request_count
     return [{
         "figure": "9 warm start", "link": link.name, "runs": studio.shop.run_count, "requests": requests,
         "near_median_s": median(seconds["near"]), "local_median_s": median(seconds["local"]),

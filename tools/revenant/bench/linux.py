@@ -17,8 +17,8 @@ from typing import Self
 from pexpect.popen_spawn import PopenSpawn
 
 from revenant import genesis
+from revenant.children import die_with_parent
 from revenant.errors import RevenantError
-from revenant.machine import die_with_parent
 from revenant.qemu import MEMORY_MIB_DEFAULT, QEMU
 
 KERNEL_PACKAGE = "linux-image-cloud-amd64"

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from revenant import nbd
 from revenant.bench.common import Row, ask, median
-from revenant.bench.links import Link, Server, serving
+from revenant.bench.links import Link, serving
 from revenant.bench.studio import SCATTERED_COUNT, Published, Studio, scattered_pages
 from revenant.format import SPACE_SHARES
 from revenant.machine import PROMPT, Machine
@@ -36,7 +37,7 @@ def touch_s(studio: Studio, config: MachineConfig) -> float:
 
 def scattered_misses(studio: Studio) -> list[Row]:
     """The same pages with the list of a start that touched them; with that of one that did not; by copy-on-read."""
-    ways: dict[tuple[str, str], tuple[Published, Callable[[Server], MachineConfig]]] = {
+    ways: dict[tuple[str, str], tuple[Published, Callable[[nbd.Server], MachineConfig]]] = {
         ("revenant", "in the list"): (studio.scattered, lambda server: studio.ours(studio.scattered, server)),
         ("revenant", "not in it"): (studio.recorded, lambda server: studio.ours(studio.recorded, server, fill=True)),
         ("revenant", "not in it, no fill"): (studio.recorded, lambda server: studio.ours(studio.recorded, server)),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 
+from revenant import nbd
 from revenant.bench import fill, misses
 from revenant.bench.common import MIB, Row, Workshop, answered_s, median
-from revenant.bench.links import LINK_B, Link, Server, Traffic, plain_copy_s, serving
+from revenant.bench.links import LINK_B, Link, Traffic, plain_copy_s, serving
 from revenant.bench.studio import FULL, Published, Size, Studio
 from revenant.qemu import MachineConfig
 
@@ -44,14 +45,14 @@ def first_answers(studio: Studio, link: Link) -> list[Row]:
 
 
 def repeated(
-    studio: Studio, image: Published, link: Link, machine: Callable[[Server], MachineConfig]
+    studio: Studio, image: Published, link: Link, machine: Callable[[nbd.Server], MachineConfig]
 ) -> tuple[list[float], Traffic]:
     """So many fresh starts over a link: seconds of each, and what the last one fetched."""
     seconds = []
     for _ in range(studio.shop.run_count):
         with serving(image.path, link) as server:
             seconds.append(answered_s(machine(server)))
-            traffic = server.traffic
+            traffic = Traffic.of(server)
     return seconds, traffic
 
 
@@ -60,7 +61,7 @@ def repeated(
 
 def round_trips(studio: Studio) -> list[Row]:
     """The slope of time against delay: how many answers of the far store a start waits for in turn."""
-    engines: dict[str, tuple[Published, Callable[[Server], MachineConfig]]] = {
+    engines: dict[str, tuple[Published, Callable[[nbd.Server], MachineConfig]]] = {
         "revenant": (studio.recorded, lambda server: studio.ours(studio.recorded, server)),
         "copy-on-read": (studio.roomy, studio.copied),
     }

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from revenant import nbd
 from revenant.bench.common import Workshop, ask
-from revenant.bench.links import LINK_A, LINK_B, LINK_C, Link, Server, blank_near, overlay
+from revenant.bench.links import LINK_A, LINK_B, LINK_C, Link, blank_near, overlay
 from revenant.format import BLOCK_SIZE, PageKey
 from revenant.machine import PROMPT, Machine
 from revenant.publish import RECORD_ANSWER, RECORD_INPUT, Copy, copy_generation
@@ -107,12 +108,12 @@ class Studio:
             roomy = publish("roomy.img", start, (recorded.size + ROOM_SIZE) // BLOCK_SIZE)
         return cls(shop, size, source, kernel, recorded, scattered, roomy)
 
-    def ours(self, image: Published, server: Server, fill: bool = False) -> MachineConfig:
+    def ours(self, image: Published, server: nbd.Server, fill: bool = False) -> MachineConfig:
         """A machine that starts from a blank near."""
         near = blank_near(self.shop.folder / "near.img")
         return MachineConfig(near, fars=(server.uri,), trust=image.trust, fill=fill)
 
-    def copied(self, server: Server) -> MachineConfig:
+    def copied(self, server: nbd.Server) -> MachineConfig:
         """A machine that QEMU streams."""
         return overlay(self.shop.folder / "near.qcow2", self.roomy.size, server, self.kernel)
 

@@ -17,11 +17,12 @@ from typing import Any, Self
 
 from elftools.elf.elffile import ELFFile
 
+from revenant.children import temporary_folder
 from revenant.crash.debugger import Debugger
 from revenant.errors import BuildError
 from revenant.format import BLOCK_SIZE, SPACE_RECORDS, ZERO_PAGE, PageKey
 from revenant.genesis import build_folder
-from revenant.machine import Machine, temporary_folder
+from revenant.machine import Machine
 from revenant.qemu import ICOUNT, Boot, MachineConfig
 from revenant.record import RECORD_TRACE_PAGE, RECORD_TRACE_PAGE_COUNT, ThreadRegisters
 from revenant.symbols import KERNEL_START
