@@ -219,9 +219,12 @@ int cache_load(struct node_key key, const struct block_ptr_disk *pointer) {
     node->pointer = *pointer;
     cache_set_state(node, NODE_LOADING, &loading);
     node->fetch = (struct store_fetch){.pointer = *pointer, .page = node->page, .done = load_done, .owner = node};
-    store.wait_key = node;
+    int is_missing = store_must_ask(pointer);
     status = store_fetch(&node->fetch);
     check(status == 0);
+    if (ptr_store(pointer) != 0)
+        fetch_nodes_ahead(pointer, is_missing);
+    store.wait_key = node;
     return -E_AGAIN;
 }
 

@@ -4,7 +4,7 @@
  * Promise: done runs once, never before store_fetch has returned, and with 0 only for verified contents. A near block
  * comes from near; a far one from its local copy, else from the disks that serve its store, healthy ones first; each
  * is tried once. A far block is read with its neighbours that are not here (ahead.c): a round trip costs more than they
- * do.
+ * do; nodes, which lie side by side in a published store, are read on behind one that was missing.
  * Called by: pager (pages), cache.c (nodes), copy.c, boot.c. Completions run in interrupt context.
  */
 #include "store/internal.h"
@@ -13,6 +13,7 @@ enum {
     JOB_COUNT = 64,
     RUN_BLOCK_COUNT = 16,     /* aligned; what is read with a far block */
     BUSY_RUN_BLOCK_COUNT = 4, /* the same while the link is busy with what comes anyway */
+    NODES_AHEAD_COUNT = 16, NODES_RUN_COUNT = 8,
 };
 #define DEMOTED_NS 10000000000ull /* the first time; then twice as long, and so on */
 enum { DEMOTED_DOUBLINGS_MAX = 5 };
@@ -33,6 +34,10 @@ static struct job jobs[JOB_COUNT];
 static struct list_node idle, ready, waiting; /* waiting: for a run of ahead.c */
 static struct list_node queue, stalled; /* fetches without a job; stalled: waits for a page of the presence map */
 static unsigned count; /* fetches that are not done */
+static struct {
+    unsigned home;
+    uint64_t first, end; /* blocks: from one that was missing to what has been asked for */
+} nodes_ahead;
 static int pumping;
 static struct {
     uint64_t failed_ns; /* 0: it is healthy */
@@ -224,10 +229,11 @@ static int start_run(const struct job *job, unsigned disk) {
 }
 
 /*
- * Reads on, `distance` blocks behind one that is being taken, from the first disk that has them and as far as its pace allows:
- * what nobody waits for. How many blocks need not be looked at any more; 0: none can be had so; -E_AGAIN: enough is on its way.
+ * Reads on, `distance` blocks behind one that is being taken, from the first disk that has them: at most `room` blocks, or, 0, as
+ * far as its pace allows: what nobody waits for. How many blocks need not be looked at any more; 0: none can be had so;
+ * -E_AGAIN: enough is on its way.
  */
-int fetch_unasked(unsigned home, uint64_t from, uint64_t distance) {
+int fetch_unasked(unsigned home, uint64_t from, uint64_t distance, unsigned room) {
     uint64_t block = from + distance, block_count = store.far[home - 1].block_count;
     unsigned disk = 0, absent = 0;
     while (disk < store.env->disk_count && (!disk_serves(disk, home) || !is_healthy(disk)))
@@ -236,13 +242,35 @@ int fetch_unasked(unsigned home, uint64_t from, uint64_t distance) {
         return 0;
     if (!is_absent(home, block))
         return 1;
-    unsigned room = pace_room(disk, distance);
+    if (room == 0)
+        room = pace_room(disk, distance);
     if (room == 0)
         return -E_AGAIN;
     while (absent < room && block + absent < block_count && is_absent(home, block + absent))
         absent++;
     health[disk].is_unasked = 0;
     return (int)ahead_start(disk, home, block, absent, 1);
+}
+
+/*
+ * A node of a tree is being fetched. Behind a far one that was missing, and those that came so and are taken now, it is read on: who
+ * walks about in a tree waits for pages only.
+ */
+void fetch_nodes_ahead(const struct block_ptr_disk *pointer, int is_missing) {
+    unsigned home = ptr_store(pointer);
+    uint64_t block = ptr_block(pointer);
+    if (is_missing) {
+        nodes_ahead.home = home;
+        nodes_ahead.first = block;
+        nodes_ahead.end = block + 1;
+    }
+    if (home != nodes_ahead.home || block < nodes_ahead.first || block >= nodes_ahead.end)
+        return;
+    int step = 1;
+    while (step > 0 && nodes_ahead.end - block <= NODES_AHEAD_COUNT - NODES_RUN_COUNT) {
+        step = fetch_unasked(home, block, nodes_ahead.end - block, NODES_RUN_COUNT);
+        nodes_ahead.end += step > 0 ? (unsigned)step : 0;
+    }
 }
 
 /* Another disk with the same store: a healthy one, else one that failed at least at once; 0: there is none. */
@@ -416,6 +444,7 @@ void fetch_init(void) {
     count = 0;
     pumping = 0;
     memset(health, 0, sizeof health);
+    memset(&nodes_ahead, 0, sizeof nodes_ahead);
     for (unsigned i = 0; i < JOB_COUNT; i++) {
         list_init(&jobs[i].link);
         list_append(&idle, &jobs[i].link);

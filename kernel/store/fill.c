@@ -135,7 +135,7 @@ static int bring(const struct block_ptr_disk *pointer) {
         fill.ahead_block = block;
     fill.ahead_home = home;
     while (status > 0 && fill.ahead_block - block < PACE_WINDOW_MAX) {
-        status = fetch_unasked(home, block, fill.ahead_block - block);
+        status = fetch_unasked(home, block, fill.ahead_block - block, 0);
         if (status == -E_AGAIN && fill.ahead_block == block)
             return 0; /* for want of room, which what is on its way will make */
         fill.ahead_block += status > 0 ? (unsigned)status : 0;

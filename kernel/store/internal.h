@@ -237,7 +237,8 @@ void fetch_hedge(void);
 uint64_t fetch_deadline_ns(void); /* when it is due; it may have passed */
 void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status);
 
-int fetch_unasked(unsigned home, uint64_t from, uint64_t distance);
+int fetch_unasked(unsigned home, uint64_t from, uint64_t distance, unsigned room);
+void fetch_nodes_ahead(const struct block_ptr_disk *pointer, int is_missing);
 
 /* attach.c: which store each far disk is */
 #define FAR_LATE_NS 350000000ull /* without an answer: another one is asked, where there is one */

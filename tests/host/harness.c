@@ -75,11 +75,13 @@ struct disk {
     unsigned pass_flushes;                          /* so many pass before those that fail */
     uint64_t bad_first, bad_count;                  /* blocks that take no write */
     int dead, hangs; /* fails all; answers nothing */
+    uint64_t delay_ns;
 };
 
 struct pending {
     struct pending *next;
     struct store_io *io;
+    uint64_t start_ns;
 };
 
 static struct disk disks[DISK_COUNT];
@@ -188,13 +190,18 @@ static int submit(struct store_io *io) {
         return 0;
     }
     struct pending *entry = malloc(sizeof *entry);
-    *entry = (struct pending){NULL, io};
+    *entry = (struct pending){NULL, io, time_ns};
     struct pending **at = &pending;
     while (*at != NULL)
         at = &(*at)->next;
     *at = entry;
     pending_count++;
     return 0;
+}
+
+static int is_under_way(const struct pending *entry) {
+    const struct disk *disk = &disks[entry->io->disk];
+    return disk->hangs || time_ns - entry->start_ns < disk->delay_ns;
 }
 
 /* Completes one request, any one, unless the power is cut. 0: there was none. */
@@ -205,10 +212,10 @@ static int complete_one(void) {
     struct pending **at = &pending;
     while (index-- > 0)
         at = &(*at)->next;
-    for (size_t i = 0; i < pending_count && disks[(*at)->io->disk].hangs; i++)
+    for (size_t i = 0; i < pending_count && is_under_way(*at); i++)
         at = (*at)->next != NULL ? &(*at)->next : &pending;
     struct pending *entry = *at;
-    if (disks[entry->io->disk].hangs)
+    if (is_under_way(entry))
         return 0;
     *at = entry->next;
     pending_count--;
@@ -687,12 +694,12 @@ static void cmd_facts(void) {
     struct store_facts facts;
     store_facts(&facts);
     answer(0, "generation=%lu sequence=%lu total=%lu free=%lu near_reads=%lu near_writes=%lu far_reads=%lu "
-              "far_requests=%lu far_failures=%lu hash_failures=%lu cached=%lu complete=%d pages=%zu completions=%lu",
+              "far_requests=%lu far_failures=%lu hash_failures=%lu cached=%lu complete=%d pages=%zu completions=%lu time_ms=%lu",
            (unsigned long)facts.generation, (unsigned long)facts.sequence, (unsigned long)facts.near_blocks_total,
            (unsigned long)facts.near_blocks_free, (unsigned long)facts.near_reads, (unsigned long)facts.near_writes,
            (unsigned long)facts.far_reads, (unsigned long)facts.far_requests, (unsigned long)facts.far_failures,
            (unsigned long)facts.hash_failures, (unsigned long)facts.cached_nodes, facts.complete, pages_out,
-           (unsigned long)completion_count);
+           (unsigned long)completion_count, (unsigned long)(time_ns / 1000000));
 }
 
 static void cmd_flip(unsigned index, uint64_t block, uint64_t byte) {
@@ -734,6 +741,8 @@ static void cmd_set(const char *name, uint64_t index, uint64_t value) {
         open_options.retention.hourly = (uint32_t)value;
     else if (strcmp(name, "daily") == 0)
         open_options.retention.daily = (uint32_t)value;
+    else if (strcmp(name, "delay_ms") == 0)
+        disks[index].delay_ns = value * 1000000;
     else if (strcmp(name, "fail_reads") == 0)
         disks[index].fail_reads = (unsigned)value;
     else if (strcmp(name, "fail_writes") == 0)

@@ -483,6 +483,23 @@ def test_a_far_that_fails_now_and_then(start: Start, far: Far) -> None:
     assert "answers again" in host.notices()
 
 
+def test_scattered_pages_cost_a_round_trip_each(start: Start, tmp_path: pathlib.Path) -> None:
+    """Each lies below a node of its own; the nodes come ahead of who walks over them."""
+    delay_ms, node_count = 20, 96
+    pages = [PageKey(16, 128 * node + page) for node in range(node_count) for page in range(20)]
+    contents = replace(CONTENTS, keys=pages, load=lambda key: page_of(1 + key.page), resume=[])
+    host = adopt(start, write_far(tmp_path / "scattered.img", contents))
+    host("set delay_ms 1", delay_ms)
+    waits_ms = []
+    for node in range(node_count):
+        host("idle 2")
+        before_ms = host.facts()["time_ms"]
+        assert host.holds(16, 128 * node, 1 + 128 * node)
+        waits_ms.append(host.facts()["time_ms"] - before_ms)
+    assert min(waits_ms) >= delay_ms
+    assert sum(wait_ms >= 2 * delay_ms for wait_ms in waits_ms) <= 2, "for nodes, too"
+
+
 def publish_compressed(path: pathlib.Path) -> str:
     """CONTENTS with every page compressed, none of them alone in its block; its root hash."""
     contents = replace(CONTENTS, compress=zstandard.ZstdCompressor(12).compress, store_id=b"c" * 16)
