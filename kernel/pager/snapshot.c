@@ -14,7 +14,7 @@
 #define COPIES_INTERVAL_NS 1000000000ull /* between roots that only record localised copies */
 #define FULL_RETRY_NS 1000000000ull
 enum {
-    FILL_BUDGET = 4,
+    FILL_BUDGET = 8,
     FILL_SHARE = 8, /* of a busy machine's time an eighth is for what nobody asks for */
 };
 

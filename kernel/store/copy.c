@@ -12,6 +12,7 @@
 
 enum {
     COPY_COUNT = 256,     /* what far can bring while a commit holds the meta tree */
+    WRITE_COUNT = 16,     /* copies written by one request: most of what one costs is the request */
     RESERVE_SHARE = 16,   /* of near stays free, also when all copies on their way have a block: roots need some */
     USED_COUNT = 1 << 17, /* marks of use: one a block of the first 512 MiB of a far store, shared beyond */
 };
@@ -23,7 +24,8 @@ struct copy {
     unsigned home;
     uint64_t far_block, near_block;
     void *page;
-    struct store_io io;
+    struct copy *behind; /* in the same write */
+    struct store_io io;  /* of the first one */
 };
 
 static struct copy copies[COPY_COUNT];
@@ -186,23 +188,57 @@ void copy_bad(unsigned home, uint64_t far_block) {
     begin(copy, COPY_BAD);
 }
 
-static void write_done(struct store_io *io, int status) {
-    struct copy *copy = io->owner;
-    copy->state = status == 0 ? COPY_WRITTEN : COPY_FAILED;
+/* Has changed nothing in the meta tree yet, so it may as well be part of the next commit. */
+static int may_wait(const struct copy *copy) { return copy->state == COPY_QUEUED || copy->state == COPY_BAD; }
+static int must_wait(const struct copy *copy) { return store.draining && may_wait(copy) && !copy->is_awaited; }
+
+static void end_write(struct copy *first, int status) {
+    for (struct copy *copy = first; copy != NULL; copy = copy->behind)
+        copy->state = status == 0 ? COPY_WRITTEN : COPY_FAILED;
 }
 
-static int start_write(struct copy *copy) {
-    int status = alloc_block(&copy->near_block);
-    if (status != 0)
-        return status;
+static void write_done(struct store_io *io, int status) { end_write(io->owner, status); }
+
+static void submit_write(struct copy *first) {
+    store.facts.near_writes += first->io.page_count;
+    if (store.env->submit(&first->io) != 0)
+        end_write(first, -E_IO);
+}
+
+/* Joins the write that begins with `first`, if it comes right behind it; else begins one of its own. */
+static void join_write(struct copy **first, struct copy **last, struct copy *copy) {
     copy->state = COPY_WRITING;
-    copy->io = (struct store_io){.op = STORE_WRITE, .disk = 0, .sector = copy->near_block * SECTORS_PER_BLOCK,
-                                 .page_count = 1, .done = write_done, .owner = copy};
-    copy->io.page[0] = copy->page;
-    store.facts.near_writes++;
-    if (store.env->submit(&copy->io) != 0)
-        copy->state = COPY_FAILED;
-    return 0;
+    copy->behind = NULL;
+    if (*first == NULL || copy->near_block != (*last)->near_block + 1) {
+        if (*first != NULL)
+            submit_write(*first);
+        *first = copy;
+        copy->io = (struct store_io){.op = STORE_WRITE, .disk = 0, .sector = copy->near_block * SECTORS_PER_BLOCK,
+                                     .done = write_done, .owner = copy};
+    } else {
+        (*last)->behind = copy;
+    }
+    *last = copy;
+    (*first)->io.page[(*first)->io.page_count++] = copy->page;
+}
+
+/* Writes copies that are queued, those that get blocks side by side together. -E_AGAIN and others: not even one. */
+static int start_writes(void) {
+    struct copy *first = NULL, *last = NULL;
+    int status = 0;
+    unsigned count = 0;
+    for (unsigned i = 0; status == 0 && i < COPY_COUNT && count < WRITE_COUNT; i++) {
+        if (copies[i].state != COPY_QUEUED || must_wait(&copies[i]))
+            continue;
+        status = alloc_block(&copies[i].near_block);
+        if (status == 0) {
+            join_write(&first, &last, &copies[i]);
+            count++;
+        }
+    }
+    if (first != NULL)
+        submit_write(first);
+    return first != NULL ? 0 : status;
 }
 
 static void end(struct copy *copy) {
@@ -255,15 +291,12 @@ static void give_up(struct copy *copy) {
         end(copy);
 }
 
-/* Has changed nothing in the meta tree yet, so it may as well be part of the next commit. */
-static int may_wait(const struct copy *copy) { return copy->state == COPY_QUEUED || copy->state == COPY_BAD; }
-
 static int step(struct copy *copy) {
-    if (store.draining && may_wait(copy) && !copy->is_awaited)
+    if (must_wait(copy))
         return -E_AGAIN;
     switch (copy->state) {
     case COPY_QUEUED:
-        return start_write(copy);
+        return start_writes();
     case COPY_WRITTEN:
         return enter(copy);
     case COPY_FAILED:

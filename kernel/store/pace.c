@@ -3,7 +3,8 @@
  *
  * Promise: who fills near keeps a link busy but its queue short, so that somebody who waits for a block finds little
  * before him: a disk's window grows while answers come about as soon as its quickest one did, and shrinks while they
- * take a third longer (as TCP Vegas and LEDBAT do).
+ * take a third longer (as TCP Vegas and LEDBAT do). The quickest of a window's answers counts: a queue makes all of them late, a
+ * host that is busy only some.
  * Called by: ahead.c (what was asked for, what has come), fetch.c (how much may be).
  */
 #include "store/internal.h"
@@ -12,13 +13,15 @@ enum {
     RUN_MIN = 4,      /* blocks of a request: what somebody has to wait for at the least */
     WINDOW_MIN = 16, WINDOW_FIRST = 32,
     RUNS_PER_WINDOW = 8, /* QEMU has 16 requests on their way over an NBD connection: the others are for who waits */
-    STEP = 2,
+    STEP = 2 * RUNS_PER_WINDOW,
 };
 #define SLACK_MIN_NS 500000ull
 
 static struct {
     unsigned window, in_flight; /* blocks */
     uint64_t quickest_ns;       /* 0: not known */
+    unsigned answer_count;      /* since the window was changed */
+    uint64_t least_ns;          /* of these answers */
 } pace[1 + STORE_FAR_COUNT_MAX];
 
 unsigned pace_in_flight(unsigned disk) { return pace[disk].in_flight; }
@@ -32,14 +35,9 @@ unsigned pace_room(unsigned disk, uint64_t distance) {
     return pace[disk].in_flight + run <= pace[disk].window && distance < pace[disk].window ? run : 0;
 }
 
-/* response_ns 0: it failed. A link that has become slower is believed when no queue of ours can be the reason. */
-void pace_ended(unsigned disk, unsigned block_count, uint64_t response_ns) {
+/* A link that has become slower is believed when no queue of ours can be the reason. */
+static void adjust(unsigned disk, uint64_t response_ns) {
     uint64_t quickest = pace[disk].quickest_ns;
-    pace[disk].in_flight -= block_count;
-    if (response_ns == 0)
-        return;
-    if (quickest == 0 || response_ns < quickest)
-        pace[disk].quickest_ns = quickest = response_ns;
     uint64_t slack = quickest / 6 > SLACK_MIN_NS ? quickest / 6 : SLACK_MIN_NS;
     if (response_ns < quickest + slack) {
         if (pace[disk].window < PACE_WINDOW_MAX)
@@ -48,8 +46,23 @@ void pace_ended(unsigned disk, unsigned block_count, uint64_t response_ns) {
         if (pace[disk].window > WINDOW_MIN)
             pace[disk].window -= STEP;
         else
-            pace[disk].quickest_ns += (response_ns - quickest) / 16;
+            pace[disk].quickest_ns += (response_ns - quickest) / 2;
     }
+}
+
+/* response_ns 0: it failed. */
+void pace_ended(unsigned disk, unsigned block_count, uint64_t response_ns) {
+    pace[disk].in_flight -= block_count;
+    if (response_ns == 0)
+        return;
+    if (pace[disk].quickest_ns == 0 || response_ns < pace[disk].quickest_ns)
+        pace[disk].quickest_ns = response_ns;
+    if (pace[disk].answer_count == 0 || response_ns < pace[disk].least_ns)
+        pace[disk].least_ns = response_ns;
+    if (++pace[disk].answer_count < RUNS_PER_WINDOW)
+        return;
+    pace[disk].answer_count = 0;
+    adjust(disk, pace[disk].least_ns);
 }
 
 void pace_init(void) {
