@@ -119,7 +119,8 @@ $(BUILD)/kernel/%.c.o: kernel/%.c Makefile | $(BUILD)/.packages
 	@echo "  CC $<"
 	@$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/kernel/%.asm.o: kernel/%.asm Makefile | $(BUILD)/.packages
+# nasm 2.16 leaves included files out of what it writes for make
+$(BUILD)/kernel/%.asm.o: kernel/%.asm $(wildcard kernel/arch/x86_64/*.inc) Makefile | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	@echo "  NASM $<"
 	@nasm -f elf64 -g -F dwarf -Ikernel/ -I$(<D)/ -MD $(@:.o=.d) -MP -o $@ $<
@@ -143,7 +144,7 @@ $(EDITOR): $(EDITOR_SOURCES) $(wildcard kernel/store/*.h kernel/lib/*.h) Makefil
 
 # --- boot ---
 
-$(BUILD)/boot/%.bin: boot/%.asm Makefile | $(BUILD)/.packages
+$(BUILD)/boot/%.bin: boot/%.asm $(wildcard boot/*.inc) Makefile | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	@echo "  NASM $<"
 	@nasm -f bin -Iboot/ -MD $(@:.bin=.d) -MP -o $@ $<

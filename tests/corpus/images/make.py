@@ -5,7 +5,8 @@
 Run it when the version of the disk format or of the records has changed, and commit what it made; images that are there
 are never made again: they are what users have. NAME.toml says what NAME.img.xz is and what it prints when it goes on.
 NAME-half is another machine, which began with a blank disk and has fetched what it touched; behind its image (of
-near_size bytes) in the same file is that of the far store which has the rest.
+near_size bytes) in the same file is that of the far store which has the rest. Of the version with compressed pages there is only
+such a pair: whole machines are written without.
 Called by: people. tests/qemu/test_earlier_formats.py resumes what it made.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from revenant import genesis
 from revenant.check import Checker, check_store
-from revenant.format import FORMAT_VERSION
+from revenant.format import FORMAT_VERSION, FORMAT_VERSION_MAX
 from revenant.machine import Machine
 from revenant.publish import publish_image
 from revenant.qemu import MachineConfig
@@ -77,12 +78,12 @@ def make_image(path: Path) -> None:
             machine.expect_exact(line(step).encode() + b"\r\n")
 
 
-def make_half(path: Path) -> bytes:
+def make_half(path: Path, compress: bool) -> bytes:
     """A machine that streams from the one published just before, cut off after a step; the far image's bytes."""
     origin, far = path.with_suffix(".origin"), path.with_suffix(".far")
     make_image(origin)
     with Store(origin) as store:
-        trust = publish_image(store, far, None).hash.hex()
+        trust = publish_image(store, far, None, compress=compress).hash.hex()
     path.touch()
     os.truncate(path, IMAGE_SIZE)
     with Machine(MachineConfig(path, fars=[str(far)], trust=trust, fill=False)) as machine:
@@ -117,22 +118,34 @@ def keep(name: str, data: bytes, facts: str) -> None:
     print(f"{packed}: {packed.stat().st_size} bytes\n{facts}", end="")
 
 
+def name_of(version: int) -> str:
+    """What an image of a version of the disk format is called."""
+    return f"format-{version}-records-{RECORD_VERSION}"
+
+
+def keep_half(name: str, path: Path, compress: bool) -> None:
+    """Make such a pair and put it where it stays, if it is not there."""
+    if (FOLDER / f"{name}.toml").exists():
+        return
+    far = make_half(path, compress)
+    with Store(path) as store:
+        Checker(store).check_structure()
+        facts = f"{describe(store, name, HALF_STEP_COUNT)}near_size = {IMAGE_SIZE}\n"
+        keep(name, path.read_bytes() + far, facts)
+
+
 def main() -> None:
     """Make those images of this build's versions that are not there."""
-    name = sys.argv[1] if len(sys.argv) > 1 else f"format-{FORMAT_VERSION}-records-{RECORD_VERSION}"
+    name = sys.argv[1] if len(sys.argv) > 1 else name_of(FORMAT_VERSION)
     with tempfile.TemporaryDirectory(prefix="revenant-corpus-") as folder:
-        image, half = Path(folder) / "machine.img", Path(folder) / "half.img"
+        image = Path(folder) / "machine.img"
         if not (FOLDER / f"{name}.toml").exists():
             make_image(image)
             with Store(image) as store:
                 check_store(store)
                 keep(name, image.read_bytes(), describe(store, name))
-        if not (FOLDER / f"{name}-half.toml").exists():
-            far = make_half(half)
-            with Store(half) as store:
-                Checker(store).check_structure()
-                facts = f"{describe(store, f'{name}-half', HALF_STEP_COUNT)}near_size = {IMAGE_SIZE}\n"
-                keep(f"{name}-half", half.read_bytes() + far, facts)
+        keep_half(f"{name}-half", Path(folder) / "half.img", compress=False)
+        keep_half(f"{name_of(FORMAT_VERSION_MAX)}-half", Path(folder) / "compressed.img", compress=True)
 
 
 if __name__ == "__main__":
