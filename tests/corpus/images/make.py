@@ -5,8 +5,8 @@
 Run it when the version of the disk format or of the records has changed, and commit what it made; images that are there
 are never made again: they are what users have. NAME.toml says what NAME.img.xz is and what it prints when it goes on.
 NAME-half is another machine, which began with a blank disk and has fetched what it touched; behind its image (of
-near_size bytes) in the same file is that of the far store which has the rest. Of the version with compressed pages there is only
-such a pair: whole machines are written without.
+near_size bytes) in the same file is that of the far store which has the rest. Of the version with compressed pages
+there is only such a pair: whole machines are written without.
 Called by: people. tests/qemu/test_earlier_formats.py resumes what it made.
 """
 
