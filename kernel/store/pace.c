@@ -3,8 +3,8 @@
  *
  * Promise: who fills near keeps a link busy but its queue short, so that somebody who waits for a block finds little
  * before him: a disk's window grows while answers come about as soon as its quickest one did, and shrinks while they
- * take a third longer (as TCP Vegas and LEDBAT do). The quickest of a window's answers counts: a queue makes all of them late, a
- * host that is busy only some.
+ * take a third longer (as TCP Vegas and LEDBAT do). Most of a window's answers must be late for that: a queue makes them
+ * all so, but for those after a pause; a host that is busy only some.
  * Called by: ahead.c (what was asked for, what has come), fetch.c (how much may be).
  */
 #include "store/internal.h"
@@ -13,15 +13,15 @@ enum {
     RUN_MIN = 4,      /* blocks of a request: what somebody has to wait for at the least */
     WINDOW_MIN = 16, WINDOW_FIRST = 32,
     RUNS_PER_WINDOW = 8, /* QEMU has 16 requests on their way over an NBD connection: the others are for who waits */
-    STEP = 2 * RUNS_PER_WINDOW,
+    LATE_COUNT_MIN = 6, /* of as many */
+    STEP = 8,
 };
 #define SLACK_MIN_NS 500000ull
 
 static struct {
     unsigned window, in_flight; /* blocks */
     uint64_t quickest_ns;       /* 0: not known */
-    unsigned answer_count;      /* since the window was changed */
-    uint64_t least_ns;          /* of these answers */
+    unsigned answer_count, quick_count, late_count; /* since the window was judged */
 } pace[1 + STORE_FAR_COUNT_MAX];
 
 unsigned pace_in_flight(unsigned disk) { return pace[disk].in_flight; }
@@ -35,19 +35,16 @@ unsigned pace_room(unsigned disk, uint64_t distance) {
     return pace[disk].in_flight + run <= pace[disk].window && distance < pace[disk].window ? run : 0;
 }
 
-/* A link that has become slower is believed when no queue of ours can be the reason. */
+/* After a window's answers. A link that has become slower is believed when no queue of ours can be the reason. */
 static void adjust(unsigned disk, uint64_t response_ns) {
-    uint64_t quickest = pace[disk].quickest_ns;
-    uint64_t slack = quickest / 6 > SLACK_MIN_NS ? quickest / 6 : SLACK_MIN_NS;
-    if (response_ns < quickest + slack) {
-        if (pace[disk].window < PACE_WINDOW_MAX)
-            pace[disk].window += STEP;
-    } else if (response_ns > quickest + 2 * slack) {
-        if (pace[disk].window > WINDOW_MIN)
-            pace[disk].window -= STEP;
-        else
-            pace[disk].quickest_ns += (response_ns - quickest) / 2;
-    }
+    int is_quick = pace[disk].quick_count >= RUNS_PER_WINDOW / 2, is_late = pace[disk].late_count >= LATE_COUNT_MIN;
+    pace[disk].answer_count = pace[disk].quick_count = pace[disk].late_count = 0;
+    if (is_quick && pace[disk].window < PACE_WINDOW_MAX)
+        pace[disk].window += STEP;
+    else if (is_late && pace[disk].window > WINDOW_MIN)
+        pace[disk].window -= STEP;
+    else if (is_late && response_ns > pace[disk].quickest_ns)
+        pace[disk].quickest_ns += (response_ns - pace[disk].quickest_ns) / 2;
 }
 
 /* response_ns 0: it failed. */
@@ -57,12 +54,11 @@ void pace_ended(unsigned disk, unsigned block_count, uint64_t response_ns) {
         return;
     if (pace[disk].quickest_ns == 0 || response_ns < pace[disk].quickest_ns)
         pace[disk].quickest_ns = response_ns;
-    if (pace[disk].answer_count == 0 || response_ns < pace[disk].least_ns)
-        pace[disk].least_ns = response_ns;
-    if (++pace[disk].answer_count < RUNS_PER_WINDOW)
-        return;
-    pace[disk].answer_count = 0;
-    adjust(disk, pace[disk].least_ns);
+    uint64_t quickest = pace[disk].quickest_ns, slack = quickest / 6 > SLACK_MIN_NS ? quickest / 6 : SLACK_MIN_NS;
+    pace[disk].quick_count += response_ns < quickest + slack;
+    pace[disk].late_count += response_ns > quickest + 2 * slack;
+    if (++pace[disk].answer_count == RUNS_PER_WINDOW)
+        adjust(disk, response_ns);
 }
 
 void pace_init(void) {
