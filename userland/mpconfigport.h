@@ -49,6 +49,7 @@ void *port_exec_commit(void *buf, size_t len, void *reloc);
 
 /* Compiler, VM and messages. */
 #define MICROPY_OPT_COMPUTED_GOTO               (1)
+#define MICROPY_OPT_MAP_LOOKUP_CACHE_SIZE       (512) /* bytes; names share them, at 128 several hot ones one */
 #define MICROPY_ERROR_REPORTING                 (MICROPY_ERROR_REPORTING_DETAILED)
 #define MICROPY_WARNINGS                        (1)
 #define MICROPY_PY_STR_BYTES_CMP_WARN           (1)
