@@ -263,7 +263,8 @@ def run_suite(
     results = results.resolve()
     results.mkdir(parents=True, exist_ok=True)
     kinds = ("", "_native") if mpy_cross else ("",)
-    files, left_out = select_tests(tests, folders, load_skips(*(f"skip{kind}" for kind in kinds)))
+    tables = [f"skip{kind}" for kind in kinds] + (["skip_killed"] if target.keeper_pid else [])
+    files, left_out = select_tests(tests, folders, load_skips(*tables))
     may_skip = load_skips(*(f"skips_itself{kind}" for kind in kinds))
     with tempfile.TemporaryDirectory(dir=results) as scratch:
         files.insert(0, write_prepare_test(tests, Path(scratch)))
