@@ -1,8 +1,9 @@
 /*
  * userland/heap.c: where the garbage collector's areas lie, and when the heap grows.
  *
- * Promise: starts with 512 KiB; after a collection that leaves more than half in use, an area as large as all others
- * together is added (pages that are never touched cost nothing); empty areas are given back to the kernel. A small
+ * Promise: starts with 512 KiB; after a collection that leaves more than half in use, of the first area alone an eighth,
+ * an area as large as all others together is added (pages that are never touched cost nothing); empty areas are given
+ * back to the kernel. A small
  * program so dirties few pages, and a large one does not collect again and again. It never grows beyond its limit,
  * nor by more than half of the disk's free space: a program that runs away gets a MemoryError, not a full disk.
  * Called by: py/gc.c, main.c, modrevenant.c.
@@ -135,12 +136,13 @@ static size_t heap_block_count(void) {
     return count;
 }
 
+/* More than half is in use; of the first area alone an eighth: a mark costs more there than the pages of a second one. */
 static bool heap_is_full(void) {
-    size_t used_count = 0;
+    size_t used_count = 0, block_count = heap_block_count();
     for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
         used_count += area_used_count(area);
     }
-    return used_count > heap_block_count() / 2;
+    return used_count > block_count / (MP_STATE_MEM(area).next == NULL ? 8 : 2);
 }
 
 static void heap_append(mp_state_mem_area_t *area) {

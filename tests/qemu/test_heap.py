@@ -7,6 +7,7 @@ A collection may write the marks of what lives, two bits for 32 bytes, and nothi
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 
 from revenant.machine import Machine
@@ -41,11 +42,22 @@ TABLE_SHARE = 128  # bytes of the heap for each byte of marks
 PAGES_BESIDES = 20  # both ends of each area's table, headers, stack, the interpreter's own
 
 
+def heap_size_with(now: Machine, held_size: int) -> int:
+    """In units of the first area, rounded up, after a collection with so many bytes in use."""
+    now.command_at_prompt(f"some = bytearray({held_size}); import micropython; collected = gc.collect()")
+    said = now.command_at_prompt("micropython.mem_info()")
+    now.command_at_prompt("some = None")
+    found = re.search(r"GC: total: (\d+)", said)
+    assert found, said
+    return -(-int(found[1]) // (512 << 10))
+
+
 def test_collections(machine: Callable[..., Machine]) -> None:
-    """Marks only, of small and large objects; empty areas become zero; an object alone in its area stays."""
+    """Small first; marks only; empty areas become zero; an object alone in its area stays."""
     now = machine(interval_ms=0)
     wait_for_prompt(now)
     paste(now, TOOLS)
+    assert [heap_size_with(now, held_size) for held_size in (0, 40 << 10, 80 << 10)] == [1, 1, 2]
     for last_of_them in ("held = None; collected = gc.collect()", "\x04"):
         paste(now, FILL)
         dirty_count, heap_size = ast.literal_eval(now.command_at_prompt("dirtied()"))
