@@ -185,6 +185,7 @@ void copy_bad(unsigned home, uint64_t far_block) {
     copy->far_block = far_block;
     copy->page = NULL;
     store.complete = 0;
+    fill_doubt();
     begin(copy, COPY_BAD);
 }
 

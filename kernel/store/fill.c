@@ -245,6 +245,9 @@ uint64_t fill_remaining(void) {
     return store.complete || fill.position >= block_count ? 0 : block_count - fill.position;
 }
 
+/* A copy that this walk may have counted is none. */
+void fill_doubt(void) { fill.missing_count++; }
+
 /* Twice a second, for who looks on: a line for each disk that has given something. */
 static void tell(uint64_t now) {
     if (now - fill.told_ns < TELL_NS || fill.position == fill.told_position)

@@ -296,6 +296,7 @@ void copy_bad(unsigned home, uint64_t far_block);
 void fill_init(const struct root_disk *root);
 void fill_adopt(const struct root_disk *adopted);
 int fill_is_known(void);
+void fill_doubt(void);
 uint64_t fill_retry_ns(void);
 int fill_waits_for_root(void);
 uint64_t fill_remaining(void);

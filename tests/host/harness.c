@@ -23,8 +23,12 @@ static size_t pages_out, page_limit = SIZE_MAX;
 enum { RESERVE_PAGES = 256, PAGES_MAX = 1 << 18 };
 static void *pages[PAGES_MAX]; /* all that are out: a power cut takes them away */
 
+static uint64_t starve, ask_count; /* one in so many is refused that need not be granted; 0: none */
+
 static void *page_alloc(int urgent) {
     if (pages_out >= page_limit + (urgent ? RESERVE_PAGES : 0))
+        return NULL;
+    if (!urgent && starve != 0 && ++ask_count % starve == 0)
         return NULL;
     void *page = aligned_alloc(BLOCK_SIZE, BLOCK_SIZE);
     memset(page, 0xaa, BLOCK_SIZE);
@@ -725,6 +729,8 @@ static void cmd_set(const char *name, uint64_t index, uint64_t value) {
         persistent = (int)value;
     else if (strcmp(name, "memory") == 0)
         page_limit = value == 0 ? SIZE_MAX : value;
+    else if (strcmp(name, "starve") == 0)
+        starve = value;
     else if (strcmp(name, "dead") == 0)
         disks[index].dead = (int)value;
     else if (strcmp(name, "hangs") == 0)

@@ -258,8 +258,9 @@ def test_bad_blocks_are_passed_over(start: Start) -> None:
     host("set persistent 0", 1)
     host("puts", 16, 0, 1, 10)
     commit(host)
-    host("set bad_first 0", 60)
-    host("set bad_count 0", 40)
+    host("set greedy 0", 1)
+    host("set bad_first 0", 400)
+    host("set bad_count 0", 9)
     for turn in range(2, 30):
         host("puts", 16, 0, turn * 1000, 100)
         assert commit(host) == turn + 1

@@ -186,6 +186,52 @@ def test_idle_time_makes_near_complete(start: Start, far: Far) -> None:
     assert all(host.holds(space, page, value) for (space, page), value in PAGES.items() if (space, page) != (16, 3))
 
 
+@pytest.mark.parametrize("each", [7, 10])
+def test_filling_when_memory_is_refused(start: Start, far: Far, each: int) -> None:
+    """A copy that could not be made is met by the next walk; complete is said when there is none."""
+    host = adopt(start, far)
+    host("set starve 0", each)
+    fill(host, 1000)
+    host("set starve 0", 0)
+    host("crash")
+    host("set dead 1 1")
+    assert host("open") == "7"
+    assert host.facts()["complete"]
+    read_all(host)
+
+
+@pytest.mark.parametrize("steps", [10, 30, 50, 70])
+def test_a_copy_that_goes_bad_while_near_becomes_complete(start: Start, far: Far, steps: int) -> None:
+    """Behind the walk that decides: complete is not said before it was fetched again."""
+    host = adopt(start, far)
+    while int(host("fill 20")):
+        host("commit 0 0")
+    host("fill", steps)  # nothing is unsaved any more: that walk has begun
+    assert not host.facts()["complete"]
+    host("flip", 0, host.image().index(page_of(105)) // 4096, 5)
+    host("set dead 1 1")
+    with pytest.raises(StoreError):
+        host.holds(16, 5, 105)
+    host("set dead 1 0")
+    fill(host)
+    host("crash")
+    host("set dead 1 1")
+    assert host("open") == "7"
+    read_all(host)
+
+
+def test_without_its_kernel_near_is_not_complete(start: Start, far: Far) -> None:
+    host = start(formatted=False)
+    host("load 1", far.path)
+    host("flip", 1, far.path.read_bytes().index(page_of(90040)) // 4096, 9)  # a page of the kernel
+    assert host("open", far.trust) == "7"
+    for _ in range(20):
+        if int(host("fill 2000")):
+            host("commit 0 0")
+    assert not host.facts()["complete"]
+    read_all(host)
+
+
 def cut_a_commit(host: Host, steps: int, seed: int) -> None:
     """A power cut that many steps into a commit; the next life begins, with other chances, from a sound image."""
     host("commit 0", steps)
