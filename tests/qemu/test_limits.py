@@ -246,6 +246,18 @@ def test_every_page_below_a_node_of_its_own(machine: Start, large_image: Path) -
     assert again.command_at_prompt(f"sum({where} == i for i in range(7600))", 60) == "7600"
 
 
+def test_new_nodes_while_memory_is_full_of_clean_pages(machine: Start, large_image: Path) -> None:
+    """They are more than the commit's reserve and all nodes that could be dropped: pages have to go for them."""
+    now = machine(large_image, memory_mib=48, interval_ms=0)
+    wait_for_prompt(now)
+    paste(now, "import machine, revenant\n" + FILL)
+    assert now.command_at_prompt(f"fill({48 * 256}), revenant.commit() > 0", 120) == "('full', True)"
+    where = "machine.mem32[0x10000000 + i * 0x80000]"
+    paste(now, f"for i in range(1500): {where} = i\n")
+    assert now.command_at_prompt("revenant.commit() > 0", 60) == "True"
+    assert now.command_at_prompt(f"sum({where} == i for i in range(1500))", 60) == "1500"
+
+
 LINE_COUNT = 6144  # six times the output ring
 LINES = b"".join(b"%063d\r\n" % i for i in range(LINE_COUNT))
 PRINTER = f"for i in range({LINE_COUNT}): print('%063d' % i)\r\r".encode()

@@ -245,5 +245,7 @@ def test_memory_that_is_not_zero_at_the_start(tmp_path: Path, lay: Callable[...,
             machine.command_at_prompt("import uctypes, revenant")
             fresh = "all(uctypes.bytearray_at(a, 4096) == bytes(4096) for a in range(0x50000000, 0x50800000, 4096))"
             assert machine.command_at_prompt(fresh) == "True"
+            machine.command_at_prompt("ids = [revenant.spawn('pass') for _ in range(9)]")  # records on new pages
+            assert machine.command_at_prompt("sum(revenant.wait(id) for id in ids), len(set(ids))") == "(0, 9)"
             paste(machine, "while revenant.generation() < 70: revenant.commit()\n")  # all roots' slots are in use
         check_image(image, mosaics, 4)
