@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,12 @@ def pytest_report_header() -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Workers of xdist take the seed from the one that started them."""
+    """Workers of xdist take the seed from the one that started them.
+
+    In the background of a shell SIGINT is ignored, and programs that the tests start would inherit that.
+    """
     os.environ["REVENANT_SEED"] = SEED
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
