@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from revenant.output import say
@@ -50,6 +51,14 @@ def display_of(near: Path) -> str:
     return usable_kind() or f"vnc=unix:{str(vnc_socket(near)).replace(',', ',,')}"
 
 
+def is_served(path: Path) -> bool:
+    """Whether somebody listens on a socket."""
+    with socket.socket(socket.AF_UNIX) as viewer, suppress(OSError):
+        viewer.connect(str(path))
+        return True
+    return False
+
+
 @contextmanager
 def shown(near: Path, display: str | None) -> Iterator[None]:
     """While the machine runs: says where its screen is, if it is not a window, and removes the socket afterwards."""
@@ -62,4 +71,5 @@ def shown(near: Path, display: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if not is_served(path):  # else it is another machine's, which had the image first
+            path.unlink(missing_ok=True)
