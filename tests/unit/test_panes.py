@@ -8,10 +8,25 @@ import io
 import pytest
 import typer
 from revenant.errors import MachineError
+from revenant.record import TraceEvent
 from revenant.running import screen_console
+from revenant.trace import Kind
 from revenant.ui import panes
 from revenant.ui.layout import LiveNote
-from revenant.ui.live import CLEAN, DIRTY, FREE, FROZEN, NOTE_HEAD, NOTE_OWNER, Memory, Process, Snapshot, find_note
+from revenant.ui.live import (
+    CLEAN,
+    DIRTY,
+    FREE,
+    FROZEN,
+    NOTE_HEAD,
+    NOTE_OWNER,
+    SNAPSHOT_COUNT_MAX,
+    Live,
+    Memory,
+    Process,
+    Snapshot,
+    find_note,
+)
 from revenant.ui.terminal import Terminal, key_bytes
 from textual.app import App, ComposeResult
 
@@ -98,6 +113,17 @@ def test_map_shows_what_needs_attention() -> None:
     lines = panes.memory_map(states, 65536, 30, 4).plain.splitlines()
     assert lines == [panes.HALF_BLOCK * 30] * 4
     assert panes.map_span(1025, 65536) == 2048 and panes.map_span(5000, 6000) == 6000
+
+
+def test_old_snapshots_are_forgotten() -> None:
+    memory = Memory(32)
+    try:
+        live = Live(memory)
+        for number in range(SNAPSHOT_COUNT_MAX + 9):
+            live._note(TraceEvent(kind=Kind.FREEZE, a=number, b=1), 1 << 32)
+        assert list(live.snapshots) == list(range(9, SNAPSHOT_COUNT_MAX + 9))
+    finally:
+        memory.close()
 
 
 def test_timeline() -> None:

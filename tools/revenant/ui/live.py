@@ -43,6 +43,8 @@ from revenant.ui.layout import (
 )
 
 NOTES_SIZE_MAX = 4096
+SNAPSHOT_COUNT_MAX = 1000
+"""More than any screen has columns."""
 NOTE_HEAD = struct.Struct("<III12s")
 NOTE_OWNER = b"Revenant\0\0\0\0"
 GIB = 1 << 30
@@ -283,6 +285,8 @@ class Live:
     def _note(self, event: TraceEvent, ns_per_cycle: int) -> None:
         if event.kind == Kind.FREEZE:
             self.snapshots[event.a] = Snapshot(event.a, event.time_ns, event.b)
+            if len(self.snapshots) > SNAPSHOT_COUNT_MAX:
+                del self.snapshots[next(iter(self.snapshots))]
         elif event.kind == Kind.COMMIT and (snapshot := self.snapshots.get(event.a)):
             snapshot.page_count = event.b
             snapshot.pause_us = (event.small * ns_per_cycle >> 32) / 1000
