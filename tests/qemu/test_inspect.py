@@ -22,8 +22,9 @@ from revenant.inspection import Inspection
 from revenant.machine import Machine
 from revenant.python_heap import Heap, layouts_of
 from revenant.qemu import MachineConfig
-from revenant.record import ThreadRegisters
+from revenant.record import ProcessState, ThreadRegisters
 from revenant.script import wait_for_prompt
+from revenant.state import NEWEST, named
 from revenant.store import Store
 from revenant.unwind import FRAME_COUNT_MAX, NAMES, Unwinder
 
@@ -131,6 +132,16 @@ def test_which_variables_changed(busy: Path, run_revenant: Run) -> None:
     result = run_revenant("diff", busy, "idle", "newest", "--python", "--json")
     kinds = {row["name"]: row["kind"] for row in json.loads(result.stdout)}
     assert kinds == {"n": "changed", "l": "changed", "c": "changed", "f": "removed", "fresh": "added"}
+
+
+def test_an_ended_program(busy: Path) -> None:
+    with Store(busy) as store:
+        inspection = Inspection(store, named(store, NEWEST))
+        processes = inspection.state.processes
+        processes[0] = replace(processes[0], state=ProcessState.ENDED)
+        assert [thread["stack"] for thread in inspection.threads() if thread["process"] == 0] == [[]]
+        assert all(process.id != processes[0].id for process, _ in inspection.variables())
+        assert [reason for reason in inspection.reasons if "it has ended" in reason] == list(inspection.reasons)
 
 
 def test_variables_of_a_damaged_heap(build: Path, rng: random.Random) -> None:

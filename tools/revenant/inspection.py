@@ -30,6 +30,8 @@ from revenant.store import AbsentError, Store, Tree, open_fars
 from revenant.symbols import Symbols
 from revenant.unwind import NAMES, Unwinder
 
+REGISTERS = ("rip", "rsp", "rbp", *(name for name in NAMES if name not in ("rip", "rsp", "rbp")))
+"""In the order in which they are looked at."""
 INSTRUCTION_SIZE_MAX = 15
 INSTRUCTION_COUNT_DEFAULT = 16
 
@@ -111,6 +113,14 @@ class Inspection:
     def program(self, process: ProcessRecord) -> Program:
         """A process' memory."""
         return Program(self.store, self.tree, process.space)
+
+    def has_memory(self, process: ProcessRecord) -> bool:
+        """Whether it can be looked into; notes where not."""
+        if process.state != ProcessState.ENDED:
+            return True
+        why = "it has ended, and its memory is given back; an older generation (--at) has it"
+        self.reasons[f"no stack and no variables of process {process.id}: {why}"] = None
+        return False
 
     def build_of(self, program: Program) -> tuple[Symbols, Unwinder] | None:
         """The build's names, if the program is of this build."""
@@ -194,7 +204,7 @@ class Inspection:
     def threads(self) -> Iterator[dict[str, Any]]:
         """Registers and stack of each thread."""
         for slot, thread in self.state.threads.items():
-            registers = {name: f"{getattr(thread.registers, name):016x}" for name in sorted(NAMES)}
+            registers = {name: f"{getattr(thread.registers, name):016x}" for name in REGISTERS}
             yield {
                 "slot": slot,
                 "id": thread.id,
@@ -208,7 +218,7 @@ class Inspection:
     def stack(self, thread: ThreadRecord) -> list[dict[str, str]]:
         """Addresses, innermost first, with their places in the source where these are known."""
         process = self.state.processes.get(thread.process)
-        if process is None:
+        if process is None or not self.has_memory(process):
             return []
         program = self.program(process)
         try:
@@ -226,7 +236,7 @@ class Inspection:
 
     def variables(self) -> Iterator[tuple[ProcessRecord, Variable]]:
         """The globals of each process that runs the build's MicroPython."""
-        for process in self.state.processes.values():
+        for process in filter(self.has_memory, self.state.processes.values()):
             program = self.program(process)
             build = self.build_of(program)
             if build is None:
