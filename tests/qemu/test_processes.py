@@ -91,6 +91,11 @@ def test_status_arguments_and_last_words(python: Guest) -> None:
     assert python.answer(code, name="arguments", args=(1, [2.5, b"x"], {"a": None})) == (0, "")
 
 
+def test_an_end_is_told(python: Guest) -> None:
+    """To who waits without end: nothing else would wake him."""
+    assert python("wait(spawn('import time; time.sleep_ms(300)'))") == 0
+
+
 def test_atexit(python: Guest) -> None:
     """Run at the end of a process, whatever ends it, and at a soft reset; only once, and it may fail."""
     say = "sys.atexit(lambda: revenant.send(revenant.parent_id(), 'left'))\n"
