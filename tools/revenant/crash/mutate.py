@@ -8,11 +8,13 @@ Used by: command.py (`crashtest --mutate`), tests/qemu/test_mutants.py.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -159,9 +161,14 @@ def run(words: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment |= {"REVENANT_BUILD": str(folder / "build"), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "240"}
     environment.setdefault("REVENANT_SEED", SEED)
-    return subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **streams) as process:  # type: ignore[call-overload]
+        try:
+            stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # what a test without end has started, too
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 
 
 def pytest_words(words: str, folder: Path) -> list[str]:
