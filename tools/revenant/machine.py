@@ -185,7 +185,7 @@ def ended(config: MachineConfig, said: list[str], names: str) -> MachineError:
     """How the programs ended, the first words of each; the last damage that was found may be why."""
     ends = re.compile(r"process \d+ \(.*\) (stopped|(had )?ended)\b")
     why = "; ".join([*damage(said), *(line for line in said if ends.match(line))])
-    remedy = "`revenant rollback` goes back to an older generation"
+    remedy = "`revenant inspect --at` looks into an older generation, `revenant rollback` goes back to it"
     return MachineError(config.near, f"no program is left: {why}", remedy, 4, names, True)
 
 

@@ -43,6 +43,7 @@ from revenant.ui.layout import (
 )
 
 NOTES_SIZE_MAX = 4096
+TRACE_SIZE_MAX = 1 << 16  # events; what a guest says is not believed
 SNAPSHOT_COUNT_MAX = 1000
 """More than any screen has columns."""
 NOTE_HEAD = struct.Struct("<III12s")
@@ -273,6 +274,8 @@ class Live:
 
     def _follow(self, record: LiveRecord) -> None:
         """Snapshots from the events that came since the look before, those that the ring still has."""
+        if not 0 < record.trace_size <= TRACE_SIZE_MAX:
+            return
         count = int.from_bytes(self.memory.read(record.trace_count, 8), "little")
         ring = self.memory.read(record.trace_ring, record.trace_size * TraceEvent.SIZE)
         if len(ring) != record.trace_size * TraceEvent.SIZE:
