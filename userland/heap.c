@@ -3,9 +3,9 @@
  *
  * Promise: starts with 512 KiB; after a collection that leaves more than half in use, of the first area alone an eighth,
  * an area as large as all others together is added (pages that are never touched cost nothing); empty areas are given
- * back to the kernel. A small
- * program so dirties few pages, and a large one does not collect again and again. It never grows beyond its limit,
- * nor by more than half of the disk's free space: a program that runs away gets a MemoryError, not a full disk.
+ * back to the kernel. A small program so dirties few pages, and a large one does not collect again and again. It never
+ * grows beyond its limit, nor by more than half of the disk's free space: a program that runs away gets a MemoryError,
+ * not a full disk.
  * Called by: py/gc.c, main.c, modrevenant.c.
  */
 #include <string.h>

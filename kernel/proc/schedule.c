@@ -277,8 +277,8 @@ static void schedule(void) {
         if (!list_empty(&ready) && now + QUANTUM_NS < sleepers_ns)
             sleepers_ns = now + QUANTUM_NS; /* a turn may have ended */
         timer_arm(power_pending ? now + POWER_POLL_NS : sleepers_ns);
-        uint64_t start = arch_cycles();
         live_update(now, 1);
+        uint64_t start = arch_cycles();
         arch_idle();
         idle_cycles += arch_cycles() - start;
     }

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -48,6 +49,14 @@ def large_image(build_files: genesis.BuildFiles, tmp_path: Path) -> Path:
     path = tmp_path / "large.img"
     genesis.create_image(path, build_files, 512 << 20)
     return path
+
+
+@pytest.fixture
+def free_port() -> int:
+    """One that nobody listens at just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import select
@@ -55,26 +54,17 @@ class WebServer:
         return [(int(a), int(b)) for a, b in re.findall(r"bytes=(\d+)-\d* 206 (\d+)", lines)]
 
 
-def free_port() -> int:
-    """One that nobody listens at just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[WebServer]:
+def web(tmp_path: Path, free_port: int) -> Iterator[WebServer]:
     """nginx until the test ends."""
     assert NGINX is not None, "nginx is missing: run tools/install_packages.sh"
-    server = WebServer(tmp_path / "web", free_port())
+    server = WebServer(tmp_path / "web", free_port)
     server.files.mkdir(parents=True)
     config = server.folder / "nginx.conf"
     config.write_text(CONFIG.format(folder=server.folder, port=server.port))
     process = subprocess.Popen([NGINX, "-e", "stderr", "-p", server.folder, "-c", config], preexec_fn=die_with_parent)
     end = time.monotonic() + 20
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), 1):
-            break
+    while not nbd.is_there(f"http://127.0.0.1:{server.port}"):
         assert process.poll() is None and time.monotonic() < end, "nginx does not serve"
         select.select([], [], [], 0.01)
     yield server

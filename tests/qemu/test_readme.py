@@ -9,7 +9,6 @@ import contextlib
 import re
 import select
 import shlex
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from revenant.machine import die_with_parent
+from revenant import nbd
+from revenant.children import die_with_parent
 
 PORT = "10809"
 
@@ -30,33 +30,26 @@ def commands(document: Path) -> list[list[str]]:
     return [shlex.split(match[1]) for match in found if match]
 
 
-def free_port() -> str:
-    """One that nobody listens at just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[list[str], str], None]]:
+def serve(tmp_path: Path, free_port: int) -> Iterator[Callable[[list[str]], None]]:
     """Starts `serve …`, which lasts until the test ends, and waits until it answers."""
     with contextlib.ExitStack() as stack:
 
-        def start(words: list[str], port: str) -> None:
+        def start(words: list[str]) -> None:
             command = [sys.executable, "-m", "revenant", *words]
             process = subprocess.Popen(command, cwd=tmp_path, preexec_fn=die_with_parent)
             stack.callback(process.wait)
             stack.callback(process.terminate)
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(port)), 1):
-                    return
+            while not nbd.answers(f"nbd://127.0.0.1:{free_port}"):
                 assert process.poll() is None
                 select.select([], [], [], 0.01)
 
         yield start
 
 
-def test_readme(root: Path, tmp_path: Path, run_revenant: Callable[..., Any], serve: Callable[..., None]) -> None:
+def test_readme(
+    root: Path, tmp_path: Path, run_revenant: Callable[..., Any], serve: Callable[..., None], free_port: int
+) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import revenant\nrevenant.tag('tagged')\nnote = 6 * 7\nrevenant.commit()\nprint('answer', note)\n"
@@ -64,13 +57,13 @@ def test_readme(root: Path, tmp_path: Path, run_revenant: Callable[..., Any], se
     assert run_revenant("create", "machine.img", cwd=tmp_path).returncode == 0
     assert run_revenant("run", "--near", "machine.img", "--", script, cwd=tmp_path).stdout == "answer 42\n"
     script.write_text("print('answer', note)\n")
-    port, root_hash, done = free_port(), "", []
+    root_hash, done = "", []
     for words in commands(root / "README.md"):
-        known = {PORT: port, "nbd://HOST": f"nbd://127.0.0.1:{port}", "ROOTHASH": root_hash}
+        known = {PORT: str(free_port), "nbd://HOST": f"nbd://127.0.0.1:{free_port}", "ROOTHASH": root_hash}
         words = [known.get(word, word) for word in words]
         done.append(words[0])
         if words[0] == "serve":
-            serve(words, port)
+            serve(words)
             continue
         if words[0] == "run":
             words += ["--", str(script)]

@@ -1,7 +1,7 @@
 """Fixed-layout structures as dataclasses: each field says its offset and its struct format.
 
 A class lists its C name and its size, so that a test can hold every field against the kernel's DWARF.
-Used by: format.py and record.py.
+Used by: format.py, record.py, ui/layout.py.
 """
 
 from __future__ import annotations

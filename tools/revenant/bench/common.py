@@ -25,6 +25,9 @@ from revenant.script import output_of
 TIMEOUT_S = 600.0
 MIB = 1 << 20
 PAGE_SIZE = 4096
+GIVEN = ("delay_ms", "delays_ms", "interval_ms")
+RATIOS = ("percent_of_plain_copy", "round_trips", "round_trips_of_fastest")
+WALL_UNITS = ("_s", "_ms", "_us")
 
 Row = dict[str, Any]
 
@@ -32,11 +35,6 @@ Row = dict[str, Any]
 def kind(row: Row) -> tuple[str, str]:
     """Rows of one kind have the same columns."""
     return row["benchmark"], row.get("figure", "")
-
-
-GIVEN = ("delay_ms", "delays_ms", "interval_ms")
-RATIOS = ("percent_of_plain_copy", "round_trips", "round_trips_of_fastest")
-WALL_UNITS = ("_s", "_ms", "_us")
 
 
 def is_wall_time(column: str) -> bool:

@@ -161,8 +161,10 @@ def run(words: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment |= {"REVENANT_BUILD": str(folder / "build"), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "240"}
     environment.setdefault("REVENANT_SEED", SEED)
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **streams) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(
+        words, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:  # fmt: skip
         try:
             stdout, stderr = process.communicate(timeout=TIMEOUT_S)
         finally:

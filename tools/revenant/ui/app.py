@@ -200,10 +200,11 @@ class Ui(App[bool], inherit_bindings=False):
 
 def run_ui(config: MachineConfig) -> int:
     """Run the machine on a screen until it ends or is left; the exit status, errors raised."""
-    memory = Memory(config.memory_mib)
-    config = replace(config, memory_file=memory.path)
     before = last_screen(config.near, config.fars, shutil.get_terminal_size().lines)
-    with Machine(config) as machine:
+    with (
+        contextlib.closing(Memory(config.memory_mib)) as memory,
+        Machine(replace(config, memory_file=memory.path)) as machine,
+    ):
         ui = Ui(machine, Live(memory), before)
         has_ended = ui.run()
         if not has_ended:

@@ -24,6 +24,7 @@ from revenant.record import (
     ProcessState,
     TraceEvent,
 )
+from revenant.symbols import KERNEL_START
 from revenant.trace import Kind
 from revenant.ui.layout import (
     FRAME_EPOCH,
@@ -32,7 +33,6 @@ from revenant.ui.layout import (
     FRAME_SIZE,
     FRAME_SPACE,
     FRAME_STATE_SIZE,
-    KERNEL_BASE,
     LIVE_NOTE_TYPE,
     LIVE_NOTES_PLACE,
     LIVE_VERSION,
@@ -201,15 +201,11 @@ class Live:
         self._events_seen = 0
         self._before: tuple[int, int] = (0, 0)
 
-    def tells(self) -> bool:
-        """Whether the kernel in memory says what lies where: false also before it is there."""
-        return self._record_place() is not None
-
     def _record_place(self) -> int | None:
         note = find_note(self.memory.read(LIVE_NOTES_PLACE, NOTES_SIZE_MAX))
-        if note is None or note.version != LIVE_VERSION or note.address < KERNEL_BASE:
+        if note is None or note.version != LIVE_VERSION or note.address < KERNEL_START:
             return None
-        return note.address - KERNEL_BASE
+        return note.address - KERNEL_START
 
     def look(self) -> Moment | None:
         """The machine now; None while there is nothing to see. Adds to `snapshots`."""
