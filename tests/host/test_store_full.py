@@ -153,6 +153,36 @@ def test_full_near_goes_on_when_it_has_grown(start: Callable[..., Host]) -> None
     assert retained(host)[0] == 6, "with room, as many are retained as are wanted"
 
 
+@pytest.mark.parametrize(("count", "distance"), [(20, 1), (60, 128)])
+def test_a_full_near_still_takes_roots_without_pages(start: Callable[..., Host], count: int, distance: int) -> None:
+    """Filled to the last page that it takes, old generations given up for it; then a tag can be taken away."""
+    host = start(blocks=2048, formatted=False)
+    host("format 0")
+    for name, value in (("retain", 2), ("hourly", 100)):
+        host("set", name, 0, value)
+    host("open")
+    host("tag 0", "mine")
+    page = turn = 0
+    while count > 0:
+        turn += 1
+        host("set wall 0", turn * HOUR_NS)
+        for number in range(page, page + count):
+            host("put 17", number * distance, number + 1)
+        try:
+            host("commit 1 0")
+            page += count
+        except StoreError as error:
+            assert error.code == E_NOSPACE
+            host("crash")
+            host("open")
+            count //= 2
+        host("tag 0")
+    assert retained(host) == (2, 0, 0, 0, ["mine"])
+    host("set untag 0 2")
+    host("commit 0 0")
+    assert retained(host)[4] == [] and checker.check(host.image()) == []
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_cuts_while_generations_are_given_up(start: Callable[..., Host], seed: int) -> None:
     """What is promised is there after each cut; the next start is refused or goes on by the same rule."""

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import typer
-from revenant.cli import app
+from revenant.cli import build_app
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     ROOT / "README.md",
     *(p for room in ("boot", "kernel", "userland", "tools", "tests") for p in (ROOT / room).rglob("*.md")),
 ]
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(build_app()).commands  # type: ignore[attr-defined]
 OPTION = re.compile(r"(--[a-z][a-z-]*)")
 
 
