@@ -271,6 +271,24 @@ def test_localising_while_near_fails(start: Start, far: Far, failing: str) -> No
     read_all_without_far(host)
 
 
+@pytest.mark.parametrize("seed", [1, 5, 8])
+def test_localising_while_a_page_cannot_be_written(start: Start, far: Far, seed: int) -> None:
+    """A copy written beside a commit that is begun anew has lost its block, and gets another: these seeds meet that."""
+    host = adopt(start, far, seed=seed)
+    host("set persistent 0", 1)
+    for turn in range(1, 100):
+        host("fill", 12)
+        host("put 17", turn, turn)
+        host("set fail_writes 0", 4)  # one write, as often as it is tried
+        host("commit 1 0")
+        assert checker.check(host.image()) == []
+    fill(host)
+    host("crash")
+    host("set dead 1 1")
+    host("open")
+    read_all(host)
+
+
 def test_a_bad_copy_ends_completeness(start: Start, far: Far) -> None:
     host = adopt(start, far)
     fill(host)
