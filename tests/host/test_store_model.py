@@ -206,10 +206,13 @@ def run_cut(host: Host, base: pathlib.Path, generation: int, seed: int, cut: int
     return gained
 
 
+SLOW_CASES = [(100000, 0, 1), (720, 2, 0), (100000, 1, 0), (100000, 1, 1)]
+
+
 @pytest.mark.parametrize(
-    ("leave_free", "seed"), [(100000, 0), pytest.param(100000, 1, marks=pytest.mark.slow), (720, 2)]
+    ("leave_free", "seed", "greedy"),
+    [(100000, 0, 0), (720, 2, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_CASES)],
 )
-@pytest.mark.parametrize("greedy", [0, 1])
 def test_every_cut_of_a_commit(start: Callable[..., Host], leave_free: int, seed: int, greedy: int) -> None:
     host = start(blocks=3000, seed=seed + 10)
     host("set greedy 0", greedy)

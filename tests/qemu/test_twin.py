@@ -99,7 +99,9 @@ class SomePagesUnmarked:
         (without_floating_point, "goes on with other registers: .*xmm"),
         (without_write_protection, "is not as it was frozen|does not have the hash"),
         (without_registers, "the program is at .*, its record at"),
-        (SomePagesUnmarked(), "is not as it was frozen|marks pages without end"),
+        pytest.param(
+            SomePagesUnmarked(), "is not as it was frozen|marks pages without end", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_broken_kernel_is_found(
