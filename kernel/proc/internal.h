@@ -56,6 +56,10 @@ void thread_notify(uint32_t process); /* its threads look again what they wait f
 /* commits, lets output out (to a reader that takes it), then switches off */
 void machine_power(enum power_kind kind);
 
+/* stack.c */
+/* To the log: words from rsp on that may be a frame's, in lines "  stack OFFSET:WORD …", in hex, offsets from rsp. */
+void stack_print(struct space *space, uint64_t rsp);
+
 /* console.c */
 extern const char console_event_key; /* woken at input, and when a full output ring has room again */
 int console_resume(void); /* 0, or -E_CORRUPT before anything was loaded */

@@ -378,6 +378,7 @@ static void program_stopped(const char *what, unsigned vector, uint64_t address,
     notice("process %u (%.63s) stopped: %s", process->id, process->name, words);
     trace_print(log_write, TRACE_PRINT_COUNT);
     arch_dump_registers(arch_user_registers());
+    stack_print(thread_current()->space, arch_user_registers()->rsp);
     process_end(slot, EXIT_FAULT, words, THREAD_FAULTED);
 }
 

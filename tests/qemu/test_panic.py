@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 from revenant.errors import MachineError
-from revenant.machine import EXIT_PANIC, ConsoleStream, Machine, explain_exit
+from revenant.machine import EXIT_ENDED, EXIT_PANIC, ConsoleStream, Machine, explain_exit
+from revenant.pytest_plugin import MachineUnderTest
 from revenant.script import wait_for_prompt
 
 IDLE = r"  ffffffff8[0-9a-f]{7}  arch_idle\+0x[0-9a-f]+  kernel/arch/x86_64/cpu\.c:\d+\n"
@@ -121,11 +122,25 @@ def test_another_kernel_has_no_names(
     assert "arch_idle" not in report
 
 
-def test_stopped_program(machine: Callable[..., Machine]) -> None:
-    running = machine()
-    wait_for_prompt(running)
-    running.send(b"import uctypes; uctypes.bytearray_at(8, 1)[0]\r")
-    running.expect_voice("  r13 ")
-    report = running.report()
-    assert re.search(r"at:\n  0{10}[0-9a-f]{6}  \w+\+0x[0-9a-f]+  micropython/py/\w+\.[ch]:\d+\n", report)
-    assert re.search(r"code of [0-9a-f]{6}:\n(?:     0{10}\w{6}  \w.*\n)+  -> 0{10}\w{6}  mov\w* .*\[", report)
+FAULT = """import revenant, uctypes
+def fault(depth):
+    return fault(depth - 1) if depth else uctypes.bytearray_at(8, 1)[0]
+
+"""
+
+
+def test_stopped_program(machine: MachineUnderTest) -> None:
+    """A process that is too deep to be told whole, then the machine's own."""
+    machine.python(FAULT + f"child = revenant.spawn({FAULT + 'fault(100)'!r})\nrevenant.wait(child)")
+    deep = machine.running.report()
+    assert "there are more callers: the kernel printed only this much of the stack" in deep
+    machine.send("fault(3)\r")
+    assert machine.running.wait() == EXIT_ENDED
+    error = explain_exit(machine.running.config, EXIT_ENDED, machine.running.voice)
+    assert error is not None and "no program is left" in str(error)
+    stack = error.details.split("at:\n")[2]
+    place = r"  0{10}[0-9a-f]{6}  %s\+0x[0-9a-f]+  (?:\S+/)?%s:\d+\n"
+    assert re.match(place % (r"\w+", r"py/\w+\.[ch]") + "called from, innermost first:\n", stack)
+    assert re.search(place % ("main", r"userland/main\.c") + r"  0{10}[0-9a-f]{6}  _start\+0x[0-9a-f]+\n", stack), stack
+    assert len(re.findall(place % ("fun_bc_call", r"py/objfun\.c"), stack)) == 3 + 2, "fault(3) … fault(0), the prompt"
+    assert re.search(r"code of [0-9a-f]{6}:\n(?:     0{10}\w{6}  \w.*\n)+  -> 0{10}\w{6}  mov\w* .*\[", stack)

@@ -13,9 +13,11 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import islice, pairwise, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import capstone
 from elftools.common.exceptions import DWARFError, ELFError
@@ -25,16 +27,21 @@ from elftools.elf.elffile import ELFFile
 from revenant.errors import RevenantError, StoreError
 from revenant.format import BLOCK_SIZE, SPACE_RECORDS, ZERO_PAGE
 from revenant.genesis import BuildFiles, build_folder, load_program
+from revenant.record import ThreadRegisters
 from revenant.store import Store
+from revenant.unwind import Unwinder
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 KERNEL_START = 0xFFFFFFFF80000000
-# kernel/lib/log.c prints the backtrace, kernel/arch/x86_64/trap.c the registers
+# kernel/lib/log.c prints the backtrace, kernel/arch/x86_64/trap.c the registers, kernel/proc/stack.c the stack
 BACKTRACE = re.compile(r"^backtrace:((?: [0-9a-f]+)*)", re.MULTILINE)
-INSTRUCTION = re.compile(r"\brip ([0-9a-f]{16})\b")
+REGISTER = re.compile(r"\b(r(?:[a-d]x|[ds]i|[bs]p|ip|[89]|1[0-5])) +([0-9a-f]{16})\b")
+STACK = re.compile(r"^  stack((?: [0-9a-f]+:[0-9a-f]+)+)$", re.MULTILINE)
 
 INSTRUCTION_SIZE_MAX = 15
 INSTRUCTIONS_SHOWN = 4
+
+CALLERS = "called from, innermost first:"
 
 Row = tuple[int, str]
 """Where a row of a line table begins; "file:line", or "" behind the end of a sequence."""
@@ -156,6 +163,31 @@ def source_text(line: str) -> str:
         return ""
 
 
+@dataclass(frozen=True)
+class Stop:
+    """Where a program or the kernel was, as the report of its end says."""
+
+    registers: ThreadRegisters
+    stack: dict[int, int]
+    """The words of it that were printed, by address."""
+
+    @classmethod
+    def parse(cls, report: str) -> Self:
+        """The text from its `rip` on."""
+        values: dict[str, int] = {}
+        for name, text in REGISTER.findall(report):
+            values.setdefault(name, int(text, 16))
+        registers = ThreadRegisters(**values)
+        pairs = (pair.split(":") for line in STACK.findall(report) for pair in line.split())
+        return cls(registers, {registers.rsp + int(offset, 16): int(word, 16) for offset, word in pairs})
+
+
+def stops_in(voice: str) -> list[Stop]:
+    """Those that are told."""
+    starts = [match.start() for match in REGISTER.finditer(voice) if match[1] == "rip"]
+    return [Stop.parse(voice[start:end]) for start, end in pairwise([*starts, len(voice)])]
+
+
 class Names:
     """Addresses of an image's machine as text. `reasons` says why some have no name."""
 
@@ -171,6 +203,10 @@ class Names:
     def _userland(self) -> Symbols:
         return Symbols(BuildFiles.locate().userland)
 
+    @cached_property
+    def _unwinder(self) -> Unwinder:
+        return Unwinder(self._userland.path)
+
     def _store(self) -> Store:
         """The first image that is a store: near, or the one that near is to adopt."""
         for path in self.images[:-1]:
@@ -181,34 +217,55 @@ class Names:
     def _same_kernel(self, store: Store) -> bool:
         return code_of(store.kernel()) == self._kernel.code
 
-    def _same_program(self, store: Store, address: int) -> bool:
-        """Whether every program with anything at the address's page has the build's code there."""
-        index = address // BLOCK_SIZE
-        built = load_program(self._userland.path, "").pages.get(index, ZERO_PAGE)
-        spaces = [space for space, _ in store.spaces(store.tree) if space != SPACE_RECORDS]
-        return {store.page(store.tree, space, index) for space in spaces} <= {built, ZERO_PAGE}
+    @cached_property
+    def _pages(self) -> dict[int, bytes]:
+        return load_program(self._userland.path, "").pages
 
-    def _symbols(self, address: int) -> Symbols | None:
-        """Of the build's file that the image runs at an address."""
-        in_kernel = address >= KERNEL_START
+    def _same_program(self, store: Store, page: int) -> bool:
+        """Whether every program with anything at the page has the build's code there, if the build has any."""
+        if page not in self._pages:
+            return True
+        spaces = [space for space, _ in store.spaces(store.tree) if space != SPACE_RECORDS]
+        return {store.page(store.tree, space, page) for space in spaces} <= {self._pages[page], ZERO_PAGE}
+
+    @cache  # noqa: B019 (as Symbols._rows)
+    def _symbols(self, page: int) -> Symbols | None:
+        """Of the build's file that the image runs at a page of addresses."""
+        in_kernel = page >= KERNEL_START // BLOCK_SIZE
         try:
             symbols = self._kernel if in_kernel else self._userland
             with self._store() as store:
-                if self._same_kernel(store) if in_kernel else self._same_program(store, address):
+                if self._same_kernel(store) if in_kernel else self._same_program(store, page):
                     return symbols
                 self.reasons[f"no names: {store.path} runs other code than {symbols.path}"] = None
         except (RevenantError, OSError, ELFError) as error:
             self.reasons[f"no names: {error}"] = None
         return None
 
+    def callers(self, stop: Stop) -> Iterator[int]:
+        """Return addresses from where a program stopped, as far as its stack was printed and code is the build's."""
+        asked: list[int] = []
+
+        def read(address: int) -> int | None:
+            asked.append(address)
+            return stop.stack.get(address)
+
+        try:
+            frames = self._unwinder.frames(stop.registers, read)
+            yield from islice(takewhile(lambda address: self._symbols(address // BLOCK_SIZE), frames), 1, None)
+        except (RevenantError, OSError, ELFError, DWARFError) as error:
+            self.reasons[f"no callers: {error}"] = None
+        if max(asked, default=0) > max(stop.stack):
+            self.reasons["there are more callers: the kernel printed only this much of the stack"] = None
+
     def of(self, address: int, is_return: bool) -> str:
         """One address with its name and line, as far as they are known."""
-        symbols = self._symbols(address)
+        symbols = self._symbols(address // BLOCK_SIZE)
         return f"  {address:016x}  {symbols.describe(address, is_return) if symbols else '?'}"
 
     def code(self, address: int) -> list[str]:
         """The source line of an address, where the checkout has it, and its last instructions."""
-        symbols = self._symbols(address)
+        symbols = self._symbols(address // BLOCK_SIZE)
         if symbols is None:
             return []
         found = symbols.instructions(address)[-INSTRUCTIONS_SHOWN:]
@@ -221,13 +278,15 @@ def explain(voice: str, images: Sequence[Path]) -> str:
     """What the kernel said of a panic or of stopped programs, as names and lines; empty if it said nothing."""
     names = Names(images)
     lines = []
-    places = dict.fromkeys(int(text, 16) for text in INSTRUCTION.findall(voice))
-    for address in places:
-        lines += ["at:", names.of(address, is_return=False)]
+    stops = stops_in(voice)
+    places = dict.fromkeys(stop.registers.rip for stop in stops)
+    for stop in stops:
+        lines += ["at:", names.of(stop.registers.rip, is_return=False)]
+        callers = [names.of(address, is_return=True) for address in names.callers(stop)] if stop.stack else []
+        lines += [CALLERS, *callers] if callers else []
     for found in BACKTRACE.findall(voice):
-        lines.append("called from, innermost first:")
         addresses = [int(text, 16) for text in found.split()]
-        lines += [names.of(address, is_return=address not in places) for address in addresses]
+        lines += [CALLERS, *(names.of(address, is_return=address not in places) for address in addresses)]
     for address in places:
         lines += names.code(address)
     return "\n".join([*lines, *names.reasons])

@@ -1,7 +1,8 @@
-"""The stack of a saved thread: return addresses by the program's own call frame information (DWARF).
+"""The stack of a saved or stopped thread: return addresses by the program's own call frame information (DWARF).
 
 Promise: whatever memory and registers hold, it ends: each frame must lie above the one before, and there are at most
-FRAME_COUNT_MAX. Code without such information (assembly) ends it, too. Used by: inspection.py.
+FRAME_COUNT_MAX. Code without such information (assembly) ends it, too. Used by: inspection.py (all of
+its memory), symbols.py (what a report printed of it).
 """
 
 from __future__ import annotations
