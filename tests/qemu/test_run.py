@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pexpect
+import pyte
 from pexpect import fdpexpect
 from revenant.format import PageKey
 from revenant.machine import Machine
@@ -114,7 +115,7 @@ def test_terminal_is_restored_after_kill(image: Path, tmp_path: Path) -> None:
 
 
 def test_last_screen_is_redrawn(image: Path, tmp_path: Path) -> None:
-    """After a cut a person sees the last lines again, each once, and before them what was found."""
+    """After a cut a person sees the last lines again, each once, then the prompt; what the kernel says is above it."""
     pidfile = tmp_path / "pid"
     words = ["-m", "revenant", "run", "--near", str(image), "--pidfile", str(pidfile)]
     child = pexpect.spawn(sys.executable, words, timeout=TIMEOUT_S, dimensions=(24, 80))
@@ -124,11 +125,19 @@ def test_last_screen_is_redrawn(image: Path, tmp_path: Path) -> None:
     os.kill(int(pidfile.read_text()), signal.SIGKILL)
     child.expect(pexpect.EOF)
     child = pexpect.spawn(sys.executable, words, timeout=TIMEOUT_S, dimensions=(24, 80))
+    child.logfile_read = io.BytesIO()
     child.expect(rb"found generation \d+, saved [^,]*\r\n")
-    child.expect(rb"line 59\r+\n>>> ")
-    seen = re.sub(rb"\[ *\d+\.\d{6}\] .*?\r\n", b"", child.before + child.after)  # the kernel's voice, in between
-    shown = [int(number) for number in re.findall(rb"line (\d+)\r", seen)]
-    assert shown == list(range(shown[0], 60)) and len(shown) >= 20, seen
+    while not all(text in child.logfile_read.getvalue() for text in (b"goes on after", b">>> ")):
+        child.expect(b".+")
+    child.send("6*7\r")
+    child.expect(rb"42\r+\n>>> ")
+    screen = pyte.Screen(80, 24)
+    pyte.ByteStream(screen).feed(child.logfile_read.getvalue())
+    rows = [row.rstrip() for row in screen.display]
+    assert rows[-3:] == [">>> 6*7", "42", ">>>"], rows
+    assert [row for row in rows if "goes on after" in row] == [row for row in rows[:-3] if row.startswith("[")], rows
+    shown = [int(row.split()[1]) for row in rows if row.startswith("line")]
+    assert shown == list(range(shown[0], 60)) and len(shown) >= 18, rows
     child.send("\x01x")
     child.expect(pexpect.EOF)
 

@@ -8,12 +8,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from revenant.events import Kind
 from revenant.machine import Machine
 from revenant.record import TRACE_EVENTS_PER_PAGE
 from revenant.script import wait_for_prompt
 from revenant.state import named
 from revenant.store import Store
-from revenant.trace import Event, Kind, events_of
+from revenant.trace import Event, events_of
 
 Start = Callable[..., Machine]
 

@@ -8,9 +8,9 @@ import io
 import pytest
 import typer
 from revenant.errors import MachineError
+from revenant.events import Kind
 from revenant.record import TraceEvent
 from revenant.running import screen_console
-from revenant.trace import Kind
 from revenant.ui import panes
 from revenant.ui.layout import LiveNote
 from revenant.ui.live import (
@@ -72,6 +72,9 @@ def test_terminal() -> None:
                 lines = terminal.text().splitlines()
                 assert lines[terminal.screen_of_machine.cursor.y].startswith("red>>>"), size
                 assert (terminal.screen_of_machine.columns, terminal.screen_of_machine.lines) == size
+            history = list(terminal.screen_of_machine.history)
+            terminal.feed(b"\x1b[2;4r\x1b[4H" + b"within a region\r\n" * 9 + b"\x1b[r\x1b[8Hred>>> ")
+            assert list(terminal.screen_of_machine.history) == history, "what scrolls in a part of the screen"
             terminal.scroll_history(4)
             assert "red" not in terminal.text() and "line 22" in terminal.text()
             await pilot.press("x", "ctrl+a", "ctrl+a", "ctrl+a", "q", "tab")

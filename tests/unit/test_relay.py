@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import os
 
+import pyte
 import pytest
-from revenant.machine import RENEWED_LINE, WINDOW_TITLE, Relay
+from revenant.relay import RENEWED_LINE, WINDOW_TITLE, Relay, above_cursor
 
 SAID = [
     b"[    0.1] generation 2 goes on\n",
     b"[    0.5] store: progress: far1 10 fetched; 90 remain\n[    0.5] store: progress: far2 1 fetched; 90 remain\n",
+    b"  [   0.612345] page in 0 400000 10\n  [   0.612350] said: near is complete\n",
     b"[    0.9] store: near is complete\n",
 ]
+COLUMN_COUNT, LINE_COUNT = 80, 24
 
 
 @pytest.mark.parametrize("progress", [None, RENEWED_LINE, WINDOW_TITLE])
@@ -28,4 +31,20 @@ def test_progress(progress: tuple[bytes, bytes] | None) -> None:
     line = before + b"far1 10 fetched; 90 remain | far2 1 fetched; 90 remain" + after
     assert shown.getvalue().count(line) == (progress is not None)
     assert b"store: progress" not in shown.getvalue() and b"store: progress" in relay.tail
-    assert SAID[0] in shown.getvalue() and SAID[2] in shown.getvalue()
+    assert SAID[0].strip() in shown.getvalue() and SAID[3].strip() in shown.getvalue()
+    assert b"] page in       0x400000 of space 16 from near" in shown.getvalue(), "as `revenant trace` has it"
+    assert b"] notice        near is complete" in shown.getvalue()
+
+
+@pytest.mark.parametrize("row", [0, 5, LINE_COUNT - 2, LINE_COUNT - 1])
+@pytest.mark.parametrize("line_size", [0, 30, COLUMN_COUNT, 2 * COLUMN_COUNT + 1])
+def test_a_line_goes_above_what_is_being_typed(row: int, line_size: int) -> None:
+    screen = pyte.Screen(COLUMN_COUNT, LINE_COUNT)
+    stream = pyte.ByteStream(screen)
+    stream.feed(b"\r\n".join(b"row %d" % number for number in range(row)) + b"\r\n" * (row > 0) + b">>> print(6*")
+    stream.feed(above_cursor(b"x" * line_size, COLUMN_COUNT))
+    stream.feed(b"7)")
+    shown = [line.rstrip() for line in screen.display]
+    prompt, above = shown.index(">>> print(6*7)"), max(-(-line_size // COLUMN_COUNT), 1)
+    assert "".join(shown[prompt - above : prompt]) == "x" * line_size and not any(shown[prompt + 1 :])
+    assert shown[: prompt - above] == [f"row {number}" for number in range(row)][-(prompt - above) :]

@@ -16,13 +16,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import pexpect
 from pexpect.socket_pexpect import SocketSpawn
@@ -30,6 +29,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from revenant.children import die_with_parent
 from revenant.errors import MachineError, RefusedError, StoreError
+from revenant.events import readable
 from revenant.firmware import FoundKernel, boot_disk, remote_kernel, require_bootable
 from revenant.qemu import Boot, MachineConfig, Wiring, command_line, is_file, is_nbd, require_qemu
 from revenant.reconnect import keep_connected
@@ -380,10 +380,11 @@ class Machine:
         tail = self.transcript.getvalue()[-2000:].decode(errors="replace")
         voice = self.voice
         names = explain(voice, local_images(self.config)) or "(there are none)"
+        said = readable(voice[-8000:].encode()).decode()
         return "\n".join([
             f"--- QEMU: {shlex.join(self.command)}",
             f"--- exit status: {self.process.poll()}; image: {self.config.near}",
-            f"--- kernel's voice and QEMU's stderr:\n{voice[-8000:]}",
+            f"--- kernel's voice and QEMU's stderr:\n{said}",
             f"--- names of the addresses in it:\n{names}",
             f"--- console, last 2000 bytes:\n{tail}",
         ])  # fmt: skip
@@ -430,52 +431,3 @@ class ConsoleStream:
 
     def close(self) -> None:
         """The machine owns the socket."""
-
-
-CLEARED_LINE = b"\r\x1b[K"
-RENEWED_LINE = (CLEARED_LINE, b"")
-WINDOW_TITLE = (b"\x1b]2;", b"\a")
-"""Where progress is shown: what comes before and after it."""
-
-
-class Relay(threading.Thread):
-    """Copies a pipe to a stream in whole lines and remembers how it began and ended: what QEMU and the kernel say.
-
-    Lines of progress become one that is renewed, or the window's title, as `progress` says; else nobody sees them.
-    """
-
-    PROGRESS = re.compile(rb"\[ *\d+\.\d+\] store: progress: (.*)\n")
-
-    HEAD_SIZE = 1 << 20
-    TAIL_SIZE = 8192
-
-    def __init__(self, fd: int, to: IO[bytes] | None, progress: tuple[bytes, bytes] | None = None) -> None:
-        super().__init__(daemon=True)
-        self.fd = fd
-        self.to = to
-        self.progress = progress
-        self.far: dict[bytes, bytes] = {}
-        self.head = self.tail = b""
-
-    def run(self) -> None:
-        """Until all writers are gone."""
-        begun = b""
-        while data := os.read(self.fd, 65536):
-            self.head += data[: self.HEAD_SIZE - len(self.head)]
-            self.tail = (self.tail + data)[-self.TAIL_SIZE :]
-            lines, end, begun = (begun + data).rpartition(b"\n")
-            self._show(lines + end)
-        self._show(begun)
-
-    def _show(self, data: bytes) -> None:
-        told = self.PROGRESS.findall(data)
-        rest = self.PROGRESS.sub(b"", data)
-        if self.to is None:
-            return
-        if rest:
-            self.to.write(rest if self.progress != RENEWED_LINE else CLEARED_LINE + rest)
-        if told and self.progress:
-            self.far |= {line.split()[0]: line for line in told}
-            before, after = self.progress
-            self.to.write(before + b" | ".join(self.far.values()) + after)
-        self.to.flush()

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from revenant.difference import differing_pages
+from revenant.events import Kind
 from revenant.format import BLOCK_SIZE, COUNTS_PER_PAGE, META_PRESENCE, SPACE_RECORDS, SPACE_SHARES, Generation
 from revenant.images import Far, Image, flag_names, store_facts, when
 from revenant.inspection import Inspection, regions_of, text_of
@@ -22,7 +23,7 @@ from revenant.page import Figure, Section, layout, write_page
 from revenant.record import ProcessRecord
 from revenant.state import NEWEST, named, retained
 from revenant.store import Store, open_fars
-from revenant.trace import Event, Kind, events_of
+from revenant.trace import Event, events_of
 
 COLUMN_COUNT = 128  # as many pages as a node of the tree has
 ROW_COUNT_MAX = 256

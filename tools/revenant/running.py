@@ -29,15 +29,7 @@ from revenant.files import Addition
 from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK
 from revenant.images import parse_size
 from revenant.keeper import keep_running
-from revenant.machine import (
-    RENEWED_LINE,
-    WINDOW_TITLE,
-    Relay,
-    explain_exit,
-    find_kernel,
-    monitor_words,
-    start_qemu,
-)
+from revenant.machine import explain_exit, find_kernel, monitor_words, start_qemu
 from revenant.output import say
 from revenant.qemu import (
     MEMORY_MIB_DEFAULT,
@@ -52,6 +44,7 @@ from revenant.qemu import (
     is_nbd,
     is_web,
 )
+from revenant.relay import RENEWED_LINE, WINDOW_TITLE, Relay
 from revenant.remote import linked
 from revenant.script import run_script
 from revenant.start_line import found_line, last_screen
@@ -273,7 +266,7 @@ def run_console(config: MachineConfig, console: str) -> int:
         process, _ = start_qemu(config, wiring, fds, stdout=stdout, stderr=writing)
         os.close(writing)
         monitor_child.close()
-        progress = WINDOW_TITLE if console == "stdio" else RENEWED_LINE  # the line that is being typed must stay
+        progress = WINDOW_TITLE if console == "stdio" else RENEWED_LINE
         relay = Relay(reading, sys.stderr.buffer, progress if sys.stderr.isatty() else None)
         relay.start()
         with signals_passed(process), contextlib.ExitStack() as stack:

@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +19,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from revenant.errors import StoreError
+from revenant.events import KIND_NAMES, Kind, sentence
 from revenant.format import SPACE_RECORDS
 from revenant.images import Far, Image, Json, when
 from revenant.output import say
@@ -27,7 +27,6 @@ from revenant.record import (
     RECORD_TRACE_PAGE,
     RECORD_TRACE_PAGE_COUNT,
     TRACE_EVENTS_PER_PAGE,
-    ResumeReason,
     TraceEvent,
     TracePage,
 )
@@ -37,50 +36,6 @@ from revenant.store import Store, open_fars
 FOLLOW_PAUSE_S = 0.2
 TEXT_SIZE_MAX = 512
 FNV_BASIS, FNV_PRIME = 2166136261, 16777619
-
-
-class Kind(IntEnum):
-    """`enum trace_kind`."""
-
-    NONE = 0
-    NOTICE = 1
-    RESUME = 2
-    FREEZE = 3
-    COMMIT = 4
-    DURABLE = 5
-    COMMIT_AGAIN = 6
-    NEAR_FULL = 7
-    PAGE_IN = 8
-    PAGE_ABSENT = 9
-    IO_ERROR = 10
-    SPAWN = 11
-    EXIT = 12
-    FAULT = 13
-    THROTTLE = 14
-    ALL_DIRTY = 15
-    INTERRUPT = 16
-    INPUT_LOST = 17
-
-
-WORDS = {
-    Kind.FREEZE: "generation {a}, {b} pages dirty",
-    Kind.COMMIT: "generation {a}, {b} pages, after a pause of {small} cycles",
-    Kind.DURABLE: "generation {a}, {b} pages, {small} us after the freeze",
-    Kind.COMMIT_AGAIN: "generation {a} could not be finished and is written anew",
-    Kind.NEAR_FULL: "generation {a} waits for room",
-    Kind.PAGE_IN: "{a:#x} of space {b} from {store}",
-    Kind.PAGE_ABSENT: "{a:#x} of space {b}: no store gives it (error {small})",
-    Kind.IO_ERROR: "{store}, sector {a}, {operation}",
-    Kind.SPAWN: "process {small}, parent {a}",
-    Kind.EXIT: "process {small}, status {signed}",
-    Kind.FAULT: "vector {small} at {a:#x}, address {b:#x}",
-    Kind.THROTTLE: "space {b} waits for near, {a} pages dirty",
-    Kind.ALL_DIRTY: "{a} pages dirty, {b} frames free",
-    Kind.INTERRUPT: "vector {small}, spurious or without a handler",
-    Kind.INPUT_LOST: "{a} bytes, room for {b}",
-    Kind.RESUME: "generation {a} goes on, start {b} of this machine, {reason}",
-}
-OPERATIONS = ("read", "write", "flush")  # enum store_op
 
 
 @dataclass(frozen=True)
@@ -97,7 +52,7 @@ class Event:
     @property
     def name(self) -> str:
         """Its kind's name, or the number of a newer kernel."""
-        return Kind(self.kind).name.lower().replace("_", " ") if self.kind in tuple(Kind) else str(self.kind)
+        return KIND_NAMES.get(self.kind, str(self.kind))
 
     @property
     def row(self) -> dict[str, Any]:
@@ -146,21 +101,10 @@ def fnv(text: bytes) -> int:
 
 
 def describe(event: TraceEvent, texts: Texts) -> str:
-    """An event's words as a sentence."""
+    """What an event says; a log line its text."""
     if event.kind == Kind.NOTICE:
         return texts.at(event.a, event.small)
-    template = WORDS.get(Kind(event.kind)) if event.kind in tuple(Kind) else None
-    if template is None:
-        return f"{event.small} {event.a:#x} {event.b:#x}"
-    return template.format(
-        small=event.small,
-        a=event.a,
-        b=event.b,
-        signed=event.a - (event.a >> 63 << 64),
-        store="near" if event.small == 0 else f"far{event.small}",
-        operation=OPERATIONS[event.b] if event.b < len(OPERATIONS) else event.b,
-        reason=ResumeReason(event.small).name.lower() if event.small in tuple(ResumeReason) else event.small,
-    )
+    return sentence(event)
 
 
 def trace_pages(store: Store, generation: int) -> list[TracePage]:

@@ -22,8 +22,10 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Static
 
-from revenant.machine import Machine, Relay, explain_exit
+from revenant.events import readable
+from revenant.machine import Machine, explain_exit
 from revenant.qemu import MachineConfig
+from revenant.relay import PROGRESS
 from revenant.start_line import last_screen
 from revenant.ui import panes
 from revenant.ui.layout import FRAME_SIZE
@@ -189,7 +191,7 @@ class Ui(App[bool], inherit_bindings=False):
         """The newest lines of what the kernel says for people; progress is a pane of its own."""
         with contextlib.suppress(OSError), self.machine.voice_path.open("rb") as file:
             file.seek(self._voice_size)
-            data = Relay.PROGRESS.sub(b"", file.read())
+            data = readable(PROGRESS.sub(b"", file.read()))
             self._voice_size = file.tell()
         if not data:
             return

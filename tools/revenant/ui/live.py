@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from revenant.events import Kind
 from revenant.record import (
     RECORD_MACHINE_PAGE,
     RECORD_PROCESS_PAGE,
@@ -25,7 +26,6 @@ from revenant.record import (
     TraceEvent,
 )
 from revenant.symbols import KERNEL_START
-from revenant.trace import Kind
 from revenant.ui.layout import (
     FRAME_EPOCH,
     FRAME_KIND,
