@@ -84,10 +84,10 @@ class MachineScreen(pyte.Screen):
         super().__init__(80, 24)
 
     def index(self) -> None:
-        """As pyte calls it at the end of a line."""
-        top, bottom = self.margins or (0, self.lines - 1)
-        if self.cursor.y == bottom:
-            self.history.append(self.buffer[top])
+        """As pyte calls it at the end of a line. What scrolls within a part of the screen does not leave it above."""
+        last = self.lines - 1
+        if self.cursor.y == last and (self.margins or (0, last)) == (0, last):
+            self.history.append(self.buffer[0])
         super().index()
 
     def write_process_input(self, data: str) -> None:
@@ -148,6 +148,7 @@ class Terminal(Widget, can_focus=True):
         if size.width < 1 or size.height < 1:
             return
         cursor_y = screen.cursor.y
+        screen.set_margins()
         while cursor_y >= size.height:
             screen.cursor.y = screen.lines - 1
             screen.index()
@@ -156,7 +157,6 @@ class Terminal(Widget, can_focus=True):
             screen.buffer.pop(row, None)
         screen.lines = min(screen.lines, size.height)  # done: pyte would take them from above, room or not
         screen.resize(size.height, size.width)
-        screen.set_margins()
         screen.cursor.y, screen.cursor.x = cursor_y, min(screen.cursor.x, size.width - 1)
         self.refresh()
 
