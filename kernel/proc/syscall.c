@@ -377,8 +377,8 @@ static void program_stopped(const char *what, unsigned vector, uint64_t address,
     trace(TRACE_FAULT, vector, arch_user_registers()->rip, address);
     notice("process %u (%.63s) stopped: %s", process->id, process->name, words);
     trace_print(log_write, TRACE_PRINT_COUNT);
-    arch_dump_registers(arch_user_registers());
     stack_print(thread_current()->space, arch_user_registers()->rsp);
+    arch_dump_registers(arch_user_registers());
     process_end(slot, EXIT_FAULT, words, THREAD_FAULTED);
 }
 

@@ -12,6 +12,10 @@ EXAMPLE_FAILS = """
 def test_that_fails(machine):
     machine.python("print('seen ' + 'on the console')")
     assert False
+
+
+def test_that_never_ends(machine):
+    machine.python("while True: pass", timeout_s=0.5)
 """
 
 
@@ -25,5 +29,6 @@ def test_the_documents_example(root: Path, build: Path, tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     said = result.stdout + result.stderr
-    assert "1 failed, 2 passed" in said, said
+    assert "2 failed, 2 passed" in said, said
+    assert re.search(r"MachineError: .*: its console was silent for 0.5 s", said)
     assert "seen on the console" in said and "--- QEMU: qemu-system-x86_64" in said, "a failed test shows its machine"

@@ -36,6 +36,30 @@ def test_progress(progress: tuple[bytes, bytes] | None) -> None:
     assert b"] notice        near is complete" in shown.getvalue()
 
 
+def test_a_report_is_explained_where_it_ends() -> None:
+    shown = io.BytesIO()
+    reading, writing = os.pipe()
+    explained: list[str] = []
+
+    def explain(report: str) -> str:
+        explained.append(report)
+        return f"explanation {len(explained)}"
+
+    relay = Relay(reading, shown, None, explain)
+    registers = "[    1.500000]   r13 0000000000000001  r14 0000000000000002  r15 0000000000000003\n"
+    os.write(writing, f"process 3 stopped\n{registers}[    1.6] goes on\n".encode())
+    relay.start()
+    while len(explained) < 1:
+        assert relay.is_alive()
+    os.write(writing, f"process 1 stopped\n{registers}[    1.7] the end\n".encode())
+    os.close(writing)
+    relay.join()
+    os.close(reading)
+    assert explained == [f"process 3 stopped\n{registers}", f"[    1.6] goes on\nprocess 1 stopped\n{registers}"]
+    assert shown.getvalue().decode().splitlines()[3::4] == ["explanation 1", "explanation 2"]
+    assert relay.unexplained == b"[    1.7] the end\n"
+
+
 @pytest.mark.parametrize("row", [0, 5, LINE_COUNT - 2, LINE_COUNT - 1])
 @pytest.mark.parametrize("line_size", [0, 30, COLUMN_COUNT, 2 * COLUMN_COUNT + 1])
 def test_a_line_goes_above_what_is_being_typed(row: int, line_size: int) -> None:

@@ -189,17 +189,22 @@ def ended(config: MachineConfig, said: list[str], names: str) -> MachineError:
     return MachineError(config.near, f"no program is left: {why}", remedy, 4, names, True)
 
 
-def explain_exit(config: MachineConfig, status: int, stderr: str) -> MachineError | None:
-    """QEMU's end as an error for the user, or None when the machine was switched off."""
+def explain_exit(
+    config: MachineConfig, status: int, stderr: str, unexplained: str | None = None
+) -> MachineError | None:
+    """QEMU's end as an error for the user, or None when the machine was switched off.
+
+    Its details are about the reports in stderr, or in that part of it that nobody has explained yet.
+    """
     said = reasons(stderr)
     if status == 0:
         return None
     if 'Failed to get "write" lock' in stderr:
         return MachineError(config.near, "in use by another machine", "end that one first")
     if status == EXIT_PANIC:
-        return panic(config, said, explain(stderr, local_images(config)))
+        return panic(config, said, explain(stderr if unexplained is None else unexplained, local_images(config)))
     if status == EXIT_ENDED:
-        return ended(config, said, explain(stderr, local_images(config)))
+        return ended(config, said, explain(stderr if unexplained is None else unexplained, local_images(config)))
     if status == EXIT_REFUSED:
         return refusal(config, said, config.near)
     if status == EXIT_STOPPED:
@@ -391,15 +396,19 @@ class Machine:
 
 
 class ConsoleStream:
-    """The console socket in the shape of a pyserial port, for mpremote's transport."""
+    """The console socket in the shape of a pyserial port, for mpremote's transport.
 
-    def __init__(self, machine: Machine) -> None:
+    MachineError where the machine ends, or is silent for `timeout_s`.
+    """
+
+    def __init__(self, machine: Machine, timeout_s: float | None = None) -> None:
         self.machine = machine
+        self.timeout_s = timeout_s
         self.socket = machine.console_socket
         self.buffer = b""
         self.rts = self.dtr = False
 
-    def _fill(self, timeout_s: float) -> bool:
+    def _fill(self, timeout_s: float | None) -> bool:
         if not select.select([self.socket], [], [], timeout_s)[0]:
             return False
         data = self.socket.recv(65536)
@@ -420,7 +429,8 @@ class ConsoleStream:
     def read(self, size: int = 1) -> bytes:
         """`size` bytes; waits for them as long as the machine lives."""
         while len(self.buffer) < size:
-            self._fill(1.0)
+            if not self._fill(self.timeout_s):
+                raise MachineError(self.machine.config.near, f"its console was silent for {self.timeout_s} s")
         data, self.buffer = self.buffer[:size], self.buffer[size:]
         return data
 

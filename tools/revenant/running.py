@@ -29,7 +29,7 @@ from revenant.files import Addition
 from revenant.format import BLOCK_SIZE, HEADER_BLOCK, HEADER_COPY_BLOCK
 from revenant.images import parse_size
 from revenant.keeper import keep_running
-from revenant.machine import explain_exit, find_kernel, monitor_words, start_qemu
+from revenant.machine import explain_exit, find_kernel, local_images, monitor_words, start_qemu
 from revenant.output import say
 from revenant.qemu import (
     MEMORY_MIB_DEFAULT,
@@ -49,12 +49,15 @@ from revenant.remote import linked
 from revenant.script import run_script
 from revenant.start_line import found_line, last_screen
 from revenant.store import Store
+from revenant.symbols import explain
 from revenant.trust import distrust_reason, parse_trust
 from revenant.window import display_of, shown
 
 Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
 Near = typer.Option(help="The near image; made if missing.", readable=False)  # prepare_near says it better
 
+RELAY_TIMEOUT_S = 20
+"""Names for a report's addresses take seconds."""
 UI = "ui"
 """`--console`'s value that `--ui` stands for: the terminal is drawn on by ui/app.py."""
 
@@ -267,16 +270,24 @@ def run_console(config: MachineConfig, console: str) -> int:
         os.close(writing)
         monitor_child.close()
         progress = WINDOW_TITLE if console == "stdio" else RENEWED_LINE
-        relay = Relay(reading, sys.stderr.buffer, progress if sys.stderr.isatty() else None)
+        relay = Relay(
+            reading,
+            sys.stderr.buffer,
+            progress if sys.stderr.isatty() else None,
+            lambda report: explain(report, local_images(config)),
+        )
         relay.start()
         with signals_passed(process), contextlib.ExitStack() as stack:
             if console == "pty":
                 with contextlib.suppress(EOFError, OSError, RuntimeError):  # QEMU ended; its status says why
                     stack.enter_context(announced_pty(config.near, monitor))
             status = process.wait()
-            relay.join(1)
-    error = explain_exit(config, status, relay.tail.decode(errors="replace"))
+            relay.join(RELAY_TIMEOUT_S)
+    unexplained = relay.unexplained.decode(errors="replace")
+    error = explain_exit(config, status, relay.tail.decode(errors="replace"), unexplained)
     if error is not None:
+        if console == "stdio" and sys.stdout.isatty():
+            say("")  # the console may have ended within a line
         raise error
     if config.record:
         resume_list.renew(config, relay.head.decode(errors="replace"))

@@ -43,8 +43,8 @@ except SystemExit as e:
 class ConsoleTransport(SerialTransport):  # type: ignore[misc]
     """mpremote's transport over the console of a machine that we started."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.serial = ConsoleStream(machine)
+    def __init__(self, machine: Machine, timeout_s: float | None = None) -> None:
+        self.serial = ConsoleStream(machine, timeout_s)
         self.in_raw_repl = False
         self.use_raw_paste = True
         self.device_name = "console"
@@ -87,8 +87,8 @@ def paste(machine: Machine, source: str) -> None:
 
 
 def output_of(machine: Machine, source: str, timeout_s: float, what: str) -> bytes:
-    """Run source in the raw REPL; what it printed, or MachineError that says that `what` failed."""
-    transport = ConsoleTransport(machine)
+    """Run source in the raw REPL; what it printed. MachineError: `what` failed, or printed nothing for `timeout_s`."""
+    transport = ConsoleTransport(machine, timeout_s)
     transport.enter_raw_repl(soft_reset=False, timeout_overall=timeout_s)
     out, error = cast(tuple[bytes, bytes], transport.exec_raw(source, timeout=timeout_s))
     transport.exit_raw_repl()

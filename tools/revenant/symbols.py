@@ -36,6 +36,7 @@ KERNEL_START = 0xFFFFFFFF80000000
 # kernel/lib/log.c prints the backtrace, kernel/arch/x86_64/trap.c the registers, kernel/proc/stack.c the stack
 BACKTRACE = re.compile(r"^backtrace:((?: [0-9a-f]+)*)", re.MULTILINE)
 REGISTER = re.compile(r"\b(r(?:[a-d]x|[ds]i|[bs]p|ip|[89]|1[0-5])) +([0-9a-f]{16})\b")
+LAST_REGISTER = "r15"
 STACK = re.compile(r"^  stack((?: [0-9a-f]+:[0-9a-f]+)+)$", re.MULTILINE)
 
 INSTRUCTION_SIZE_MAX = 15
@@ -173,7 +174,7 @@ class Stop:
 
     @classmethod
     def parse(cls, report: str) -> Self:
-        """The text from its `rip` on."""
+        """The text up to its registers, which are the last of what it needs."""
         values: dict[str, int] = {}
         for name, text in REGISTER.findall(report):
             values.setdefault(name, int(text, 16))
@@ -184,8 +185,8 @@ class Stop:
 
 def stops_in(voice: str) -> list[Stop]:
     """Those that are told."""
-    starts = [match.start() for match in REGISTER.finditer(voice) if match[1] == "rip"]
-    return [Stop.parse(voice[start:end]) for start, end in pairwise([*starts, len(voice)])]
+    ends = [match.end() for match in REGISTER.finditer(voice) if match[1] == LAST_REGISTER]
+    return [Stop.parse(voice[start:end]) for start, end in pairwise([0, *ends])]
 
 
 class Names:
