@@ -53,7 +53,7 @@ def symbol_files(image: Path) -> Iterator[str]:
         inspection = Inspection(store, named(store, NEWEST))
         processes = list(inspection.state.processes.values())
         if kernel.is_file() and code_of(store.kernel()) == Symbols(kernel).code:
-            yield f"symbol-file {kernel}"
+            yield f"file {kernel}"
         else:
             say(f"revenant: no names of the kernel: {image} runs another one than {kernel}")
         if userland.is_file() and any(inspection.program(process).runs(Symbols(userland)) for process in processes):

@@ -17,6 +17,7 @@ PAGE_SIZE = 4096
 RECORDS_PER_PAGE = 4
 HOLE_FRAME_COUNT = 0x100  # the first MiB has some that no count counts
 RUNTIME_STATES = ("unused", "ready", "waiting")
+LATER = "try: hbreak proc_run, continue"
 FRAME_KINDS = ("free", "kernel", "table", "store", "page", "record")
 
 
@@ -52,6 +53,8 @@ class Command(gdb.Command):  # type: ignore[misc]
     """One command; its docstring is gdb's help."""
 
     NAME = ""
+    NOTHING_YET = ""
+    """What it says where the kernel has nothing yet that it could show: `lines` is empty then."""
 
     def __init__(self) -> None:
         super().__init__(self.NAME, gdb.COMMAND_DATA)
@@ -59,10 +62,12 @@ class Command(gdb.Command):  # type: ignore[misc]
     def invoke(self, argument: str, _from_tty: bool) -> None:
         """gdb calls this."""
         try:
-            for line in self.lines(gdb.string_to_argv(argument)):
-                print(line)
+            lines = list(self.lines(gdb.string_to_argv(argument)))
         except gdb.MemoryError as error:
-            raise gdb.GdbError(f"{error}: has the kernel come to its own tables yet?") from None
+            raise gdb.GdbError(f"the kernel is not there yet ({error}); {LATER}") from None
+        if not lines:
+            raise gdb.GdbError(f"{self.NOTHING_YET}; {LATER}")
+        print("\n".join(lines))
 
     def lines(self, words: list[str]) -> Iterator[str]:
         """What it prints."""
@@ -73,14 +78,15 @@ class Threads(Command):
     """rv-threads: every thread, where its program is, and what it waits for."""
 
     NAME = "rv-threads"
+    NOTHING_YET = "no thread: no generation is resumed yet, or its programs have ended"
 
     def lines(self, words: list[str]) -> Iterator[str]:
         """A line each."""
         loaded = int(value("'kernel/proc/schedule.c'::loaded"))
-        yield "slot  id  process           state    at"
-        for slot, thread in items(value("'kernel/proc/schedule.c'::threads")):
-            if int(thread["state"]) == 0:
-                continue
+        threads = [(slot, t) for slot, t in items(value("'kernel/proc/schedule.c'::threads")) if int(t["state"])]
+        if threads:
+            yield "slot  id  process           state    at"
+        for slot, thread in threads:
             own = record("RECORD_THREAD_PAGE", slot, "thread_record")
             process = record("RECORD_PROCESS_PAGE", int(thread["process"]), "process_record")
             registers = value("boot_cpu.user") if int(thread.address) == loaded else own["registers"]
@@ -97,6 +103,7 @@ class Space(Command):
     """rv-space [SLOT]: the regions and page counts of a process' memory; without a slot, of all."""
 
     NAME = "rv-space"
+    NOTHING_YET = "no such space yet"
 
     def lines(self, words: list[str]) -> Iterator[str]:
         """A line for each space, and one for each region."""
@@ -119,10 +126,13 @@ class Tree(Command):
     """rv-tree: the newest durable root, the trees that it names, and what is on its way to the next one."""
 
     NAME = "rv-tree"
+    NOTHING_YET = "the store is not open yet"
 
     def lines(self, words: list[str]) -> Iterator[str]:
         """A line for each fact."""
         root, pager = value("store.root"), value("pager")
+        if int(root["sequence"]) == 0:
+            return
         yield (
             f"durable: generation {int(pager['durable'])}, root sequence {int(root['sequence'])}, "
             f"{int(root['free_count'])} of {int(root['block_count'])} blocks free"
@@ -149,14 +159,17 @@ class Frames(Command):
     """rv-frames: how RAM is used: frames by kind, pages and records by what a snapshot makes of them."""
 
     NAME = "rv-frames"
+    NOTHING_YET = "memory is not set up yet: there are no frames"
 
     def lines(self, words: list[str]) -> Iterator[str]:
         """A line for each kind."""
-        total = int(value("'kernel/mm/frame.c'::total_count"))
+        first, total = int(value("frame_array")), int(value("'kernel/mm/frame.c'::total_count"))
+        if first == 0:
+            return
         frame = gdb.lookup_type("struct frame")
         size, offsets = frame.sizeof, {field.name: field.bitpos // 8 for field in frame.fields()}
         kind, epoch = offsets["kind"], offsets["epoch"]
-        data = bytes(gdb.selected_inferior().read_memory(int(value("frame_array")), (total + HOLE_FRAME_COUNT) * size))
+        data = bytes(gdb.selected_inferior().read_memory(first, (total + HOLE_FRAME_COUNT) * size))
         now, durable = int(value("pager.epoch")), int(value("pager.durable"))
         counts: Counter[str] = Counter()
         for start in range(0, len(data), size):
