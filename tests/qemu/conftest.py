@@ -1,24 +1,20 @@
-"""Fixtures of the tests that start machines: a far store behind nbdkit whose requests are counted."""
+"""Fixtures of the tests that start machines, besides those of the package's own plugin (tools/revenant/PYTEST.md)."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pexpect.fdpexpect
 import pytest
-from revenant import genesis, nbd
-from revenant.pytest_plugin import FarStore
+from revenant import genesis
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -86,81 +82,16 @@ class Kept:
 
 
 @pytest.fixture
-def keep(tmp_path: Path) -> Iterator[Callable[..., Kept]]:
+def keep(tmp_path: Path, start_revenant: Callable[..., subprocess.Popen[str]]) -> Callable[..., Kept]:
     """Runs images behind a terminal until the test ends."""
-    with contextlib.ExitStack() as stack:
 
-        def start(near: Path, *words: str) -> Kept:
-            path = tmp_path / "keeper.stderr"
-            stderr = stack.enter_context(path.open("w"))
-            command = [sys.executable, "-m", "revenant", "run", "--near", str(near), "--console", "pty", "--keep"]
-            command += words
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-            assert process.stdout is not None
-            terminal = os.open(process.stdout.readline().strip(), os.O_RDWR | os.O_NOCTTY)
-            return Kept(process, pexpect.fdpexpect.fdspawn(terminal, timeout=60), path)
+    def start(near: Path, *words: str) -> Kept:
+        path = tmp_path / "keeper.stderr"
+        keeping = ("run", "--near", near, "--console", "pty", "--keep", *words)
+        with path.open("w") as stderr:
+            process = start_revenant(*keeping, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        assert process.stdout is not None
+        terminal = os.open(process.stdout.readline().strip(), os.O_RDWR | os.O_NOCTTY)
+        return Kept(process, pexpect.fdpexpect.fdspawn(terminal, timeout=60), path)
 
-        yield start
-
-
-class FarServer(FarStore):
-    """A far store whose requests are counted."""
-
-    def depths(self) -> list[int]:
-        """Of every read: the round trips that it may have waited for, its own included; by what was answered before."""
-        assert self.config.log is not None
-        depths: list[int] = []
-        asked: dict[tuple[str, str], int] = {}
-        answered = 0
-        pattern = r"connection=(\d+) (\.*)Read id=(\d+)"
-        for connection, dots, number in re.findall(pattern, self.config.log.read_text()):
-            if dots:
-                answered = max(answered, asked[connection, number])
-            else:
-                asked[connection, number] = answered + 1
-                depths.append(answered + 1)
-        return depths
-
-    def bytes_under_way(self) -> list[int]:
-        """At every read: how much was asked for and not answered, that read included."""
-        assert self.config.log is not None
-        asked: dict[tuple[str, str], int] = {}
-        sums: list[int] = []
-        pattern = r"connection=(\d+) (\.*)Read id=(\d+)(?: offset=\w+ count=(0x[0-9a-f]+))?"
-        for connection, dots, number, count in re.findall(pattern, self.config.log.read_text()):
-            if dots:
-                asked.pop((connection, number), None)
-            else:
-                asked[connection, number] = int(count, 16)
-                sums.append(sum(asked.values()))
-        return sums
-
-    def answered_count(self) -> int:
-        """How many reads it has answered so far."""
-        assert self.config.log is not None
-        return self.config.log.read_text().count("...Read id=")
-
-    def forget(self) -> None:
-        """Begin to count anew, as a new server."""
-        self.kill()
-        self.start()
-
-
-@pytest.fixture
-def serve(tmp_path: Path, socket_folder: Path) -> Iterator[Callable[..., FarServer]]:
-    """Serves images until the test ends."""
-    servers: list[FarServer] = []
-
-    def start(image: Path, **fields: Any) -> FarServer:
-        name = f"far{len(servers)}"
-        config = nbd.ServerConfig(image, unix=socket_folder / f"{name}.sock", log=tmp_path / f"{name}.log")
-        server = FarServer(replace(config, **fields))
-        servers.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in servers:
-        server.kill()
+    return start

@@ -22,6 +22,7 @@ from revenant.check import check_store
 from revenant.format import BLOCK_SIZE, META_BITMAP, META_GENERATIONS, Header, PageKey, Root
 from revenant.machine import Machine
 from revenant.publish import publish_image
+from revenant.pytest_plugin import FarStore
 from revenant.qemu import MachineConfig
 from revenant.record import RECORD_THREAD_PAGE
 from revenant.script import wait_for_prompt
@@ -30,7 +31,7 @@ from revenant.store import Store
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Refuse = Callable[..., str]
 Start = Callable[..., Machine]
-Serve = Callable[..., "FarServer"]  # noqa: F821 (tests/qemu/conftest.py)
+Serve = Callable[..., FarStore]
 SIZE = 16 << 20
 HASH = "ab" * 32
 

@@ -7,9 +7,9 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pexpect.fdpexpect
 from revenant.check import check_store
@@ -69,21 +69,19 @@ def test_names_of_another_build_are_refused(
     assert "no names of the kernel" in result.stderr and "no names of programs" in result.stderr
 
 
-def test_a_recorded_run_repeats(tmp_path: Path, run_revenant: Run) -> None:
+def test_a_recorded_run_repeats(tmp_path: Path, run_revenant: Run, start_revenant: Callable[..., Any]) -> None:
     image, run, repeated, program = (tmp_path / name for name in ("m.img", "run", "repeated", "main.py"))
     program.write_text("import os, time\nprint(os.urandom(8), time.time_ns(), time.ticks_us())\n")
     assert run_revenant("create", image, "--size", "64M", "--add", program).returncode == 0
-    words = [sys.executable, "-m", "revenant", "debug", str(image), "--record", str(run)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        terminal = os.open(process.stdout.readline().strip(), os.O_RDWR | os.O_NOCTTY)
-        client = pexpect.fdpexpect.fdspawn(terminal, timeout=60)
-        client.logfile_read = io.BytesIO()
-        client.expect_exact(b">>> ")
-        client.send(b"6*7\r")
-        client.expect_exact(b"42\r\n>>> ")
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 0
+    process = start_revenant("debug", image, "--record", run, stdout=subprocess.PIPE, text=True)
+    terminal = os.open(process.stdout.readline().strip(), os.O_RDWR | os.O_NOCTTY)
+    client = pexpect.fdpexpect.fdspawn(terminal, timeout=60)
+    client.logfile_read = io.BytesIO()
+    client.expect_exact(b">>> ")
+    client.send(b"6*7\r")
+    client.expect_exact(b"42\r\n>>> ")
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 0
     commands = ("hbreak console_write", "continue", "backtrace 3", "delete", "continue")
     options = [word for command in commands for word in ("--command", command)]
     result = run_revenant("debug", run, "--console", repeated, *options)

@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from revenant.publish import publish_image
 from revenant.store import Store
@@ -22,21 +23,18 @@ def children(pid: int) -> list[int]:
     ]
 
 
-def test_machines_from_one_store(image: Path, tmp_path: Path) -> None:
+def test_machines_from_one_store(image: Path, tmp_path: Path, start_revenant: Callable[..., Any]) -> None:
     far, scratch, nears = tmp_path / "far.img", tmp_path / "scratch", tmp_path / "nears"
     scratch.mkdir()
     with Store(image) as store:
         trust = publish_image(store, far, None).hash.hex()
     words = ["fleet", str(COUNT), "--far", str(far), "--trust", trust, "--near-folder", str(nears), "--hold", "--json"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "revenant", *words],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(scratch)},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        facts = json.loads(process.stdout.readline())
-        machines = children(process.pid)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    process = start_revenant(*words, stdout=subprocess.PIPE, text=True, env=environment)
+    facts = json.loads(process.stdout.readline())
+    machines = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
     assert len(machines) == COUNT and not any(Path(f"/proc/{pid}").exists() for pid in machines)
     assert list(scratch.iterdir()) == []
     reports = facts["reports"]

@@ -21,13 +21,14 @@ from revenant.format import BLOCK_SIZE, RING_FIRST_BLOCK, SPACE_SHARES, Root, Ro
 from revenant.keys import public_bytes
 from revenant.machine import EXIT_REFUSED, Machine
 from revenant.publish import Copy, copy_generation, publish_image
+from revenant.pytest_plugin import FarStore
 from revenant.qemu import Boot
 from revenant.script import wait_for_prompt
 from revenant.store import Store, Tree, open_fars
 from revenant.trust import key_name
 
 Start = Callable[..., Machine]
-Serve = Callable[..., "FarServer"]  # noqa: F821 (tests/qemu/conftest.py)
+Serve = Callable[..., FarStore]
 MIB = 1 << 20
 BALLAST_MIB = 8
 

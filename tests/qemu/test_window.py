@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,26 +98,27 @@ def test_window(machine: Callable[..., Machine], shows: Callable[[Machine, str, 
     shows(running, "colours", 24, 4)
 
 
-def test_without_a_desktop_the_window_is_served(socket_folder: Path, run_revenant: Callable[..., Any]) -> None:
+def test_without_a_desktop_the_window_is_served(
+    socket_folder: Path, run_revenant: Callable[..., Any], start_revenant: Callable[..., Any]
+) -> None:
     image, place = socket_folder / "m.img", socket_folder / "m.img.vnc"
-    command = [sys.executable, "-m", "revenant", "run", "--window", "--near", image, "--size", "64M"]
+    words = ("run", "--window", "--near", image, "--size", "64M")
     environment = {name: value for name, value in os.environ.items() if not name.endswith("DISPLAY")}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
-        assert process.stdin and process.stdout and process.stderr
-        shown = b""
-        while PROMPT not in shown:
-            shown += (piece := process.stdout.read1())
-            assert piece, process.stderr.read().decode()
-        with socket.socket(socket.AF_UNIX) as viewer:
-            viewer.connect(str(place))
-            assert viewer.recv(4) == b"RFB "
-        second = run_revenant("run", "--window", "--near", image, env=environment, stdin=subprocess.DEVNULL)
-        stays = place.exists()
-        process.stdin.write(b"import revenant; revenant.power_off()\r")
-        process.stdin.close()
-        said = process.stderr.read().decode()
-        process.stdout.read()
-        assert process.wait() == 0, said
+    process = start_revenant(*words, env=environment, **pipes)
+    shown = b""
+    while PROMPT not in shown:
+        shown += (piece := process.stdout.read1())
+        assert piece, process.stderr.read().decode()
+    with socket.socket(socket.AF_UNIX) as viewer:
+        viewer.connect(str(place))
+        assert viewer.recv(4) == b"RFB "
+    second = run_revenant("run", "--window", "--near", image, env=environment, stdin=subprocess.DEVNULL)
+    assert "in use by another machine" in second.stderr
+    assert place.exists(), "another's window is not ours to take away"
+    process.stdin.write(b"import revenant; revenant.power_off()\r")
+    process.stdin.close()
+    said = process.stderr.read().decode()
+    process.stdout.read()
+    assert process.wait() == 0, said
     assert f"the window is a VNC server on {place}" in said and not place.exists()
-    assert stays and "in use by another machine" in second.stderr, "another's window is not ours to take away"

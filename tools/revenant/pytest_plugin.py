@@ -7,11 +7,12 @@ by the entry point `revenant`; our own suite uses it, too.
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from revenant.store import Store
 
 IMAGE_SIZE = 64 << 20
 START_TIMEOUT_S = 60
+END_TIMEOUT_S = 10
 
 
 @dataclass
@@ -34,6 +36,45 @@ class FarStore(nbd.Server):
     """nbdkit serving one image on a socket; its log says what was read."""
 
     root_hash: str = ""
+
+    def depths(self) -> list[int]:
+        """Of every read: the round trips that it may have waited for, its own included; by what was answered before."""
+        assert self.config.log is not None
+        depths: list[int] = []
+        asked: dict[tuple[str, str], int] = {}
+        answered = 0
+        pattern = r"connection=(\d+) (\.*)Read id=(\d+)"
+        for connection, dots, number in re.findall(pattern, self.config.log.read_text()):
+            if dots:
+                answered = max(answered, asked[connection, number])
+            else:
+                asked[connection, number] = answered + 1
+                depths.append(answered + 1)
+        return depths
+
+    def bytes_under_way(self) -> list[int]:
+        """At every read: how much was asked for and not answered, that read included."""
+        assert self.config.log is not None
+        asked: dict[tuple[str, str], int] = {}
+        sums: list[int] = []
+        pattern = r"connection=(\d+) (\.*)Read id=(\d+)(?: offset=\w+ count=(0x[0-9a-f]+))?"
+        for connection, dots, number, count in re.findall(pattern, self.config.log.read_text()):
+            if dots:
+                asked.pop((connection, number), None)
+            else:
+                asked[connection, number] = int(count, 16)
+                sums.append(sum(asked.values()))
+        return sums
+
+    def answered_count(self) -> int:
+        """How many reads it has answered so far."""
+        assert self.config.log is not None
+        return self.config.log.read_text().count("...Read id=")
+
+    def forget(self) -> None:
+        """Begin to count anew, as a new server."""
+        self.kill()
+        self.start()
 
 
 @dataclass
@@ -135,6 +176,23 @@ def far_store(image: Path, tmp_path: Path, socket_folder: Path) -> Iterator[FarS
 
 
 @pytest.fixture
+def serve(tmp_path: Path, socket_folder: Path) -> Iterator[Callable[..., FarStore]]:
+    """Serves published images until the test ends; with other fields of revenant.nbd.ServerConfig if any are given."""
+    servers: list[FarStore] = []
+
+    def start(published: Path, **fields: Any) -> FarStore:
+        name = f"far{len(servers)}"
+        config = nbd.ServerConfig(published, unix=socket_folder / f"{name}.sock", log=tmp_path / f"{name}.log")
+        servers.append(FarStore(replace(config, **fields)))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture
 def machine(image: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MachineUnderTest]:
     """A machine on `image`, or on a blank disk where the test has a `far_store`; it ends with the test."""
     subject = MachineUnderTest(image)
@@ -161,6 +219,28 @@ def run_revenant() -> Callable[..., subprocess.CompletedProcess[str]]:
         return result
 
     return run
+
+
+@pytest.fixture
+def start_revenant() -> Iterator[Callable[..., subprocess.Popen[Any]]]:
+    """Starts the command as a child, with subprocess.Popen's options; what the test has not ended, ends with it."""
+    started: list[subprocess.Popen[Any]] = []
+
+    def start(*words: object, **options: Any) -> subprocess.Popen[Any]:
+        command = [sys.executable, "-m", "revenant", *map(str, words)]
+        print("$", shlex.join(command))
+        started.append(subprocess.Popen(command, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.terminate()
+        try:
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        with process:
+            pass  # its pipes are closed
 
 
 @pytest.hookimpl(hookwrapper=True)
