@@ -1,33 +1,14 @@
-"""What the documents call a command is one and has such options. The README's blocks are run by test_readme.py."""
+"""What the documents call a command is one and has such options. They are run by tests/qemu/test_commands.py."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
-from revenant.cli import build_app
+from documents import COMMANDS, DOCUMENTS, OPTION, ROOT, blocks, inline, snippets
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [
-    ROOT / "README.md",
-    *(p for room in ("boot", "kernel", "userland", "tools", "tests") for p in (ROOT / room).rglob("*.md")),
-]
-COMMANDS = typer.main.get_command(build_app()).commands  # type: ignore[attr-defined]
-OPTION = re.compile(r"(--[a-z][a-z-]*)")
-
-
-def snippets(text: str) -> Iterator[list[str]]:
-    """Words of each mention of a command: `revenant NAME …` anywhere in code, or `NAME … --option …` in a line."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    for code in [*lines, *re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))]:
-        named = re.search(r"(?:^|[ /])revenant ([a-z]+\b(?!:).*)", code)
-        words = (named[1] if named else code).split("#")[0].split()
-        if named or (len(words) > 1 and words[0] in COMMANDS and OPTION.search(code)):
-            yield words
+MAKE = re.compile(r"(?:^|\$ )make ([a-z][a-z-]*)\b")
 
 
 def test_there_are_some() -> None:
@@ -45,3 +26,10 @@ def test_commands_exist(path: Path) -> None:
         given = words[1 : words.index("--") if "--" in words else None]
         unknown = [option for word in given for option in OPTION.findall(word) if option not in options]
         assert not unknown, f"{path}: revenant {' '.join(words)}: no {unknown}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_make_targets_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for code in [*blocks(path.read_text()), *inline(path.read_text())] for target in MAKE.findall(code)}
+    assert named <= targets
