@@ -58,7 +58,7 @@ def test_details_come_before_the_error(
     def fail() -> None:
         raise MachineError("near.img", "the kernel panicked", "", 3, "at:\n  here")
 
-    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "build_app", lambda _word: fail)
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 3
