@@ -196,10 +196,11 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_facts({"ok": ok, "checks": [asdict(finding) for finding in found]}, True)
     else:
+        width = max(len(finding.what) for finding in found)
         for finding in found:
-            print(f"{'ok' if finding.ok else '--':2}  {finding.what:18}  {finding.found}")
+            print(f"{'ok' if finding.ok else '--':2}  {finding.what:{width}}  {finding.found}")
             if finding.remedy:
-                print(f"    {'':18}  {finding.remedy}")
+                print(f"    {'':{width}}  {finding.remedy}")
     if not ok:
         raise typer.Exit(1)
 

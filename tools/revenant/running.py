@@ -46,7 +46,7 @@ from revenant.qemu import (
 )
 from revenant.relay import RENEWED_LINE, WINDOW_TITLE, Relay
 from revenant.remote import linked
-from revenant.script import run_script
+from revenant.script import read_script, run_script
 from revenant.start_line import found_line, last_screen
 from revenant.store import Store
 from revenant.symbols import explain
@@ -325,6 +325,8 @@ def run(
         raise typer.BadParameter(str(error), param_hint="--trust") from None
     if script and len(script) > 1:
         raise typer.BadParameter("one script file", param_hint="SCRIPT")
+    if script:
+        read_script(Path(script[0]))  # before an image is made for it
     if ui or console == UI:
         console = screen_console(console, script, record)
     if keep and (console != "pty" or script or relaxed or record):

@@ -19,8 +19,11 @@ from mpremote.transport_serial import SerialTransport
 
 from revenant import resume_list
 from revenant.errors import MachineError, RevenantError
-from revenant.machine import PROMPT, ConsoleStream, Machine, explain_exit
+from revenant.events import readable
+from revenant.machine import PROMPT, ConsoleStream, Machine, explain_exit, local_images
+from revenant.output import say
 from revenant.qemu import MachineConfig
+from revenant.symbols import explain
 
 START_TIMEOUT_S = 30.0
 EXIT_NAME = "RevenantScriptExit"
@@ -127,19 +130,28 @@ def script_status(traceback: str) -> tuple[int, str]:
     return 1, traceback
 
 
+def read_script(path: Path) -> str:
+    """Its text; RevenantError where it cannot be read."""
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise RevenantError(path, f"the script cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RevenantError(path, f"the script is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
 def run_script(config: MachineConfig, path: Path) -> int:
     """Start the machine, run the file, stop the machine; returns the script's exit status."""
-    try:
-        source = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RevenantError(path, f"cannot be read: {error}") from None
+    source = read_script(path)
     with Machine(config) as machine:
         wait_for_prompt(machine)
         status, traceback = run_source(machine, source, path.name)
         machine.expect_exact(PROMPT)
-        if machine.voice:
-            sys.stderr.write(machine.voice)
+        said = machine.voice
+    sys.stderr.write(readable(said.encode()).decode())
+    if names := explain(said, local_images(config)):
+        say(names)
     sys.stderr.write(traceback)
     if config.record:
-        resume_list.renew(config, machine.voice)
+        resume_list.renew(config, said)
     return status

@@ -163,7 +163,8 @@ class Store:
         try:
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise StoreError(self.path, error.strerror or "cannot be opened") from None
+            remedy = "`revenant create` makes an image" if isinstance(error, FileNotFoundError) else ""
+            raise StoreError(self.path, error.strerror or "cannot be opened", remedy) from None
         self.file_size = os.lseek(fd, 0, os.SEEK_END)
         return fd
 

@@ -30,7 +30,7 @@ from revenant.format import (
 )
 from revenant.images import Far, Image, Json, store_facts
 from revenant.inspection import changed_variables
-from revenant.output import print_facts, print_rows, working
+from revenant.output import print_facts, print_rows, say, working
 from revenant.publish import Copy, copy_generation
 from revenant.record import RECORD_MACHINE_PAGE, ResumeReason
 from revenant.state import NEWEST, machine_record, named, retained
@@ -109,7 +109,10 @@ def diff(
             ]
         else:
             rows = [asdict(space) for space in summary(store, a, b)]
-    print_rows(rows, as_json)
+    if rows or as_json:
+        print_rows(rows, as_json)
+    else:
+        say("revenant: no page differs")
 
 
 def kind_of(old: bool, new: bool) -> str:
