@@ -2,7 +2,8 @@
 
 Promise: never a wrong name: the image's code must be the build's, byte for byte, else the reason is said.
 Nothing is opened before the first address asks for it; whatever is damaged, a text comes out.
-Used by: machine.py, for `Machine.report` and for errors that tell of a panic.
+Used by: machine.py, for `Machine.report` and for errors that tell of a panic; running.py and script.py, where a
+program is stopped.
 """
 
 from __future__ import annotations
