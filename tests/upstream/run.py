@@ -36,10 +36,12 @@ SKIPS = Path(__file__).with_name("skips.toml")
 # Host folder (below tests/) -> folder in the machine.
 FILES = {"import": "", "io/data": "data", "unicode/data": "data"}
 
-# 8 MiB: tests that fill the heap take long with more; tests that want much of it skip themselves with less.
-PREPARE = """
+HEAP_SIZE_MAX = 8 << 20
+"""Bytes: tests that fill the heap take long with more; tests that want much of it skip themselves with less."""
+
+PREPARE = f"""
 import os, revenant
-revenant.heap_limit(8 << 20)
+revenant.heap_limit({HEAP_SIZE_MAX})
 def put(name, data):
     parts = name.split("/")[:-1]
     for i in range(len(parts)):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from others import benchmarks, build_modules, native_modules
+from others import benchmarks, limit_heap, build_modules, native_modules
 from run import FOLDERS, Outcome, kept_machine, run_suite, unknown_folders
 
 ALWAYS = ("basics", "float")
@@ -60,6 +60,7 @@ def test_other_runners(image: Path, build: Path, tmp_path: Path) -> None:
     """Modules of machine code made outside; the benchmarks' results."""
     source = (build / "src/micropython").resolve()
     build_modules(source, build / "userland/mpy-cross/mpy-cross", tmp_path)
+    limit_heap(image)
     for runner in (native_modules, benchmarks):
         with kept_machine(image, killable=False) as target:
             report = runner(source, target, tmp_path)
