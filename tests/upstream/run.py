@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-FOLDERS = ("basics", "float", "micropython", "extmod", "misc", "stress", "unicode", "io", "import")
+FOLDERS = ("basics", "float", "micropython", "extmod", "misc", "stress", "thread", "unicode", "io", "import")
 SKIPS = Path(__file__).with_name("skips.toml")
 
 # Host folder (below tests/) -> folder in the machine.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from others import benchmarks, limit_heap, build_modules, native_modules
+from others import benchmarks, build_modules, limit_heap, native_modules
 from run import FOLDERS, Outcome, kept_machine, run_suite, unknown_folders
 
 ALWAYS = ("basics", "float")
