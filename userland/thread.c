@@ -18,7 +18,6 @@
 
 #define STACK_SIZE_DEFAULT (256 * 1024)
 #define STACK_SIZE_MIN (16 * 1024)
-#define GC_COLLECT_FLAG 1 /* of gc_lock_depth (py/mpstate.h) */
 
 _Static_assert(offsetof(mp_state_ctx_t, thread) == 0, "mp_thread_get_state (mpthreadport.h)");
 
