@@ -13,6 +13,7 @@
 #include "py/stream.h"
 
 #include "syscall.h"
+#include "thread.h"
 
 #define INPUT_SIZE 4096 /* power of two */
 #define OUTPUT_SIZE 1024
@@ -27,9 +28,6 @@ static struct {
     size_t size;
     char byte[OUTPUT_SIZE];
 } output;
-
-/* An event was seen that nobody may have acted on yet: the next wait returns at once, as WFE does on ARM. */
-static bool event_latch;
 
 unsigned int port_poll_countdown = PORT_POLL_PERIOD;
 
@@ -77,7 +75,7 @@ static uint32_t input_count(void) {
 
 static void input_accept(uint8_t byte) {
     if (byte == mp_interrupt_char) {
-        mp_sched_keyboard_interrupt();
+        port_thread_interrupt();
     } else {
         input.byte[input.head++ % INPUT_SIZE] = byte;
     }
@@ -93,15 +91,17 @@ static void input_drain(void) {
         for (long i = 0; i < count; i++) {
             input_accept(chunk[i]);
         }
-        event_latch |= count > 0;
+        if (count > 0) {
+            port_threads_wake();
+        }
         if (count < (long)wanted || wanted == 0) {
             return;
         }
     }
 }
 
-/* Waits for input that fits, or a resume, and takes it in. */
-static void events_take(uint64_t deadline_ns) {
+/* Input that fits, a message, a resume. */
+void port_events_take(uint64_t deadline_ns) {
     unsigned int mask = WAIT_RESUMED | WAIT_NOTICE;
     if (input_count() < INPUT_SIZE) {
         mask |= WAIT_CONSOLE_IN;
@@ -113,11 +113,10 @@ static void events_take(uint64_t deadline_ns) {
     if (bits & WAIT_CONSOLE_IN) {
         input_drain();
     }
-    if (bits & WAIT_NOTICE) {
-        event_latch = true;
+    if (bits & (WAIT_NOTICE | WAIT_RESUMED)) {
+        port_threads_wake();
     }
     if (bits & WAIT_RESUMED) {
-        event_latch = true;
         port_resumed();
     }
 }
@@ -125,13 +124,13 @@ static void events_take(uint64_t deadline_ns) {
 void port_poll(void) {
     port_poll_countdown = PORT_POLL_PERIOD;
     port_console_flush();
-    events_take(0);
+    port_events_take(0);
+    port_thread_turn();
 }
 
 void port_wait_until(uint64_t deadline_ns) {
     port_console_flush();
-    events_take(event_latch ? 0 : deadline_ns);
-    event_latch = false;
+    port_thread_wait(deadline_ns);
 }
 
 uint64_t port_mono_ns(void) {

@@ -5,8 +5,8 @@
  * an area as large as all others together is added (pages that are never touched cost nothing); empty areas are given
  * back to the kernel. A small program so dirties few pages, and a large one does not collect again and again. It never
  * grows beyond its limit, nor by more than half of the disk's free space: a program that runs away gets a MemoryError,
- * not a full disk.
- * Called by: py/gc.c, main.c, modrevenant.c.
+ * not a full disk. Stacks of threads lie between the areas and count as they do.
+ * Called by: py/gc.c, main.c, modrevenant.c, thread.c.
  */
 #include <string.h>
 
@@ -18,6 +18,7 @@
 
 #include "layout.h"
 #include "syscall.h"
+#include "thread.h"
 
 #define HEAP_FIRST_SIZE (512 * 1024ul)
 
@@ -46,12 +47,34 @@ static uintptr_t area_start(const mp_state_mem_area_t *area) {
     return area == &MP_STATE_MEM(area) ? LAYOUT_HEAP_START : (uintptr_t)area;
 }
 
-/* How much is free from an address up to the next area; 0 inside of one. */
+/* Of threads; the main one is left out, whose stack has a region of its own. */
+static const struct port_thread *next_stack(const struct port_thread *thread) {
+    return thread->next == &port_main_thread ? NULL : thread->next;
+}
+
+static uintptr_t stack_start(const struct port_thread *thread) {
+    return (uintptr_t)thread->memory;
+}
+
+static uintptr_t stack_end(const struct port_thread *thread) {
+    return stack_start(thread) + thread->memory_size;
+}
+
+static const struct port_thread *first_stack(void) {
+    return next_stack(&port_main_thread);
+}
+
+/* How much is free from an address up to the next area or stack; 0 inside of one. */
 static size_t gap_size(uintptr_t address) {
     uintptr_t end = heap_end;
     for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
         if (area_end(area) > address && area_start(area) < end) {
             end = area_start(area);
+        }
+    }
+    for (const struct port_thread *thread = first_stack(); thread != NULL; thread = next_stack(thread)) {
+        if (stack_end(thread) > address && stack_start(thread) < end) {
+            end = stack_start(thread);
         }
     }
     return end > address ? end - address : 0;
@@ -61,6 +84,11 @@ void *port_heap_alloc(size_t size) {
     for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
         if (gap_size(area_end(area)) >= size) {
             return (void *)area_end(area);
+        }
+    }
+    for (const struct port_thread *thread = first_stack(); thread != NULL; thread = next_stack(thread)) {
+        if (gap_size(stack_end(thread)) >= size) {
+            return (void *)stack_end(thread);
         }
     }
     return NULL;
@@ -95,6 +123,10 @@ size_t gc_get_max_new_split(void) {
     for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
         size_max = MAX(size_max, gap_size(area_end(area)));
         size_all += area_end(area) - area_start(area);
+    }
+    for (const struct port_thread *thread = first_stack(); thread != NULL; thread = next_stack(thread)) {
+        size_max = MAX(size_max, gap_size(stack_end(thread)));
+        size_all += thread->memory_size;
     }
     size_t size_left = port_heap_limit > size_all ? port_heap_limit - size_all : 0;
     return MIN(size_max, MIN(size_left, disk_free_half()));
@@ -184,9 +216,15 @@ static void heap_grow_if_full(void) {
     }
 }
 
+void *port_stack_alloc(size_t *size) {
+    *size = page_round_up(*size);
+    return *size <= gc_get_max_new_split() ? port_heap_alloc(*size) : NULL;
+}
+
 void gc_collect(void) {
     gc_collect_start();
     gc_helper_collect_regs_and_stack();
+    port_threads_collect();
     gc_collect_end();
     released_settle();
     heap_grow_if_full();

@@ -1,7 +1,7 @@
 /*
  * userland/main.c: the first instruction in ring 3, and the interpreter's life: start, programs, prompt, soft reset.
  *
- * Promise: never ends. A soft reset (Ctrl-D, SystemExit) empties heap and native code and keeps the files.
+ * Promise: never ends. A soft reset (Ctrl-D, SystemExit) ends threads, empties heap and native code and keeps the files.
  * Called by: the kernel, once, at genesis, and for each process that is spawned. Every later start goes on in the middle
  * of this program.
  */
@@ -17,9 +17,7 @@
 
 #include "layout.h"
 #include "syscall.h"
-
-/* What a check of the C stack leaves for the frames below it: libm, littlefs, console. */
-#define STACK_RESERVE_SIZE (32 * 1024)
+#include "thread.h"
 
 /* Clean stack and floating-point state, whatever the image builder put there (MXCSR 0 traps each inexact result). */
 __asm__ (
@@ -103,7 +101,7 @@ static bool reset_confirmed(void) {
 }
 
 int main(int is_spawned) {
-    mp_cstack_init_with_top((void *)LAYOUT_STACK_END, LAYOUT_STACK_END - LAYOUT_STACK_START - STACK_RESERVE_SIZE);
+    mp_cstack_init_with_top((void *)LAYOUT_STACK_END, LAYOUT_STACK_END - LAYOUT_STACK_START - PORT_STACK_RESERVE_SIZE);
     if (is_spawned) {
         port_child_begin();
         interpreter_init();
@@ -118,6 +116,7 @@ int main(int is_spawned) {
         }
         port_atexit_run();
         mp_hal_stdout_tx_str("MPY: soft reboot\r\n");
+        port_threads_end();
         gc_sweep_all();
         mp_deinit();
     }

@@ -43,6 +43,7 @@ SRC_C = \
 	libc.c \
 	modrevenant.c \
 	processes.c \
+	thread.c \
 
 SRC_SHARED_C = \
 	shared/readline/readline.c \

@@ -15,7 +15,8 @@
 #include "shared/runtime/interrupt_char.h"
 
 void port_console_flush(void);             /* hands buffered output to the kernel */
-void port_wait_until(uint64_t deadline_ns); /* until then, or an event; CLOCK_MONO_NS */
+void port_wait_until(uint64_t deadline_ns); /* until then, or an event; other threads run; CLOCK_MONO_NS */
+void port_events_take(uint64_t deadline_ns); /* waits in the kernel and takes in what has come */
 void port_sleep_until_wall(uint64_t wall_ns); /* CLOCK_WALL_NS: time without power counts */
 uint64_t port_mono_ns(void);
 uint64_t port_deadline_ms(uint64_t timeout_ms);
@@ -26,6 +27,7 @@ int port_readline_rx_chr(void);            /* mp_hal_stdin_rx_chr for readline *
 size_t port_heap_end_set(size_t page_count);  /* the region has so many pages (0: all); returns its size in bytes */
 size_t port_heap_size(size_t page_count);     /* the same in bytes */
 extern size_t port_heap_limit; /* of all areas together, in bytes; survives a soft reset */
+void *port_stack_alloc(size_t *size); /* for a thread; size is rounded up to pages; NULL: the heap could not grow so either */
 void port_heap_init(void);  /* empty heap with one small area; pages of an earlier one are given back */
 void port_exec_init(void);  /* forgets all native code */
 void port_files_mount(void); /* mounts the files region at "/", formatting it at the first start */

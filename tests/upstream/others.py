@@ -15,11 +15,12 @@ import argparse
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from run import SuiteError, Target, kept_machine, runner_environment
+from run import HEAP_SIZE_MAX, SuiteError, Target, kept_machine, runner_environment
 
 MODULES = ("deflate", "framebuf", "heapq", "random", "re")
 """Of examples/natmod; those with tests whose sources are there (btree's are not)."""
@@ -48,6 +49,17 @@ def build_modules(source: Path, mpy_cross: Path, scratch: Path) -> None:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             raise SuiteError(f"{module} does not build: {result.stderr[-2000:]}")
+
+
+def limit_heap(image: Path) -> None:
+    """As run.py's first test does it: some tests fill the heap. The limit outlives soft resets and power cuts."""
+    with tempfile.TemporaryDirectory(prefix="revenant-upstream-") as folder:
+        script = Path(folder, "limit.py")
+        script.write_text(f"import revenant\nrevenant.heap_limit({HEAP_SIZE_MAX})\n", encoding="utf-8")
+        words = [sys.executable, "-m", "revenant", "run", "--near", image, "--", script]
+        result = subprocess.run(words, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise SuiteError(f"the heap cannot be limited: {result.stderr[-2000:]}")
 
 
 def run_logged(command: list[str], tests: Path, log: Path) -> str:
@@ -97,6 +109,7 @@ def main() -> int:
     reports = []
     try:
         build_modules(source, arguments.mpy_cross, results)
+        limit_heap(arguments.image)
         for runner in (native_modules, benchmarks):
             with kept_machine(arguments.image) as target:
                 reports.append(runner(source, Target(target.option), results))

@@ -7,6 +7,9 @@ SOURCE is the build's MicroPython source (BUILD/src/micropython), with upstream'
 and kept running (`revenant run --console pty --keep`), so that --kill may end its QEMU after every test and in the
 middle of some: the output must be as if nothing had been. What is not run is in skips.toml: a test that skips itself
 and is not there fails. A first, generated test bounds the heap and writes the files that others need.
+Folders with tests of time run by the machine's own clock (QEMU's -icount: an instruction takes 1 ns, idle time none):
+margins of milliseconds do not fail by what else the host does, and sleeps take no time. Not the others: such a QEMU
+never idles, and where CPU is scarce it is in the runner's way. --pty's machine has the clock that it has.
 Exit: 0 all passed, 1 some failed, 2 the suite could not run. Called by: test_suite.py, `make conformance`.
 """
 
@@ -19,6 +22,7 @@ import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,16 +34,24 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-FOLDERS = ("basics", "float", "micropython", "extmod", "misc", "stress", "unicode", "io", "import")
+from revenant.qemu import ICOUNT, QEMU
+
+FOLDERS = ("basics", "float", "micropython", "extmod", "misc", "stress", "thread", "unicode", "io", "import")
 SKIPS = Path(__file__).with_name("skips.toml")
 
 # Host folder (below tests/) -> folder in the machine.
 FILES = {"import": "", "io/data": "data", "unicode/data": "data"}
 
-# 8 MiB: tests that fill the heap take long with more; tests that want much of it skip themselves with less.
-PREPARE = """
+TIMED = ("extmod", "thread")
+GUEST_CLOCK = (*ICOUNT, "-rtc", "clock=vm")
+"""Folders with tests of time, and what makes the machine's time its own."""
+
+HEAP_SIZE_MAX = 8 << 20
+"""Bytes: tests that fill the heap take long with more; tests that want much of it skip themselves with less."""
+
+PREPARE = f"""
 import os, revenant
-revenant.heap_limit(8 << 20)
+revenant.heap_limit({HEAP_SIZE_MAX})
 def put(name, data):
     parts = name.split("/")[:-1]
     for i in range(len(parts)):
@@ -79,6 +91,19 @@ class Outcome:
             rows.append((folder, *(str(count[folder]) for count in counts)))
         rows.append(("all", *(str(sum(count[folder] for folder in FOLDERS)) for count in counts)))
         return "\n".join("{:>12}  {:>6}  {:>6}  {:>8}  {:>15}".format(*row) for row in rows)
+
+
+def joined(outcomes: list[Outcome]) -> Outcome:
+    """One of all; their results are in folders below `results`, or there is but one."""
+    return Outcome(
+        tuple(name for one in outcomes for name in one.passed),
+        tuple(name for one in outcomes for name in one.failed),
+        {name: why for one in outcomes for name, why in one.skipped_by_us.items()},
+        tuple(name for one in outcomes for name in one.skipped_by_themselves),
+        Path(os.path.commonpath([one.results for one in outcomes])),
+        sum(one.kill_count for one in outcomes),
+        sum(one.middle_count for one in outcomes),
+    )
 
 
 def load_skips(*tables: str) -> dict[str, str]:
@@ -183,14 +208,24 @@ class Target:
     keeper_pid: Path | None = None
 
 
+def write_script(path: Path, *lines: str) -> None:
+    """One that the shell runs."""
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]), encoding="utf-8")
+    path.chmod(0o755)
+
+
 @contextlib.contextmanager
-def kept_machine(image: Path, *, killable: bool = True) -> Iterator[Target]:
-    """A script that starts the image's machine on a pty, as `execpty:` wants it: no arguments, no blanks."""
+def kept_machine(image: Path, *, killable: bool = True, guest_clock: bool = False) -> Iterator[Target]:
+    """A script that starts the image's machine on a pty, as `execpty:` wants it: no arguments, no blanks.
+
+    It finds a QEMU of its own first, which adds guest_clock's options.
+    """
     words = [sys.executable, "-m", "revenant", "run", "--near", str(image.resolve()), "--console", "pty", "--keep"]
     with tempfile.TemporaryDirectory(prefix="revenant-upstream-") as folder:
         script, pid = Path(folder, "machine"), Path(folder, "pid")
-        script.write_text(f"#!/bin/sh\necho $$ >{pid}\nexec {shlex.join(words)} 2>{folder}/stderr\n")
-        script.chmod(0o755)
+        write_script(script, f"echo $$ >{pid}", f"PATH={folder}:$PATH exec {shlex.join(words)} 2>{folder}/stderr")
+        clock = shlex.join(GUEST_CLOCK) if guest_clock else ""
+        write_script(Path(folder, QEMU), f'exec {shutil.which(QEMU)} "$@" {clock}')
         try:
             yield Target(f"execpty:{script}", pid if killable else None)
         finally:
@@ -300,16 +335,28 @@ def main() -> int:
     killable = arguments.kill is not None
     if killable and not arguments.image:
         parser.error("--kill needs --image")
-    port = contextlib.nullcontext(Target(f"port:{arguments.pty}"))
+    folders = tuple(arguments.folders) or FOLDERS
+    timed = tuple(folder for folder in folders if folder in TIMED)
+
+    def run_folders(target: Target, some: tuple[str, ...], results: Path) -> Outcome:
+        return run_suite(
+            arguments.source, target, results, some,
+            mpy_cross=arguments.native, timeout_s=arguments.timeout, seed=arguments.kill or "",
+        )  # fmt: skip
+
+    outcomes: list[Outcome] = []
     try:
-        with kept_machine(arguments.image, killable=killable) if arguments.image else port as target:
-            outcome = run_suite(
-                arguments.source, target, arguments.results, tuple(arguments.folders) or FOLDERS,
-                mpy_cross=arguments.native, timeout_s=arguments.timeout, seed=arguments.kill or "",
-            )  # fmt: skip
+        if arguments.pty:
+            outcomes.append(run_folders(Target(f"port:{arguments.pty}"), folders, arguments.results))
+        else:
+            for some, name in ((timed, "timed"), (tuple(f for f in folders if f not in timed), "others")):
+                if some:
+                    with kept_machine(arguments.image, killable=killable, guest_clock=some is timed) as target:
+                        outcomes.append(run_folders(target, some, arguments.results / name))
     except (SuiteError, OSError) as error:
         print(f"upstream: {error}", file=sys.stderr)
         return 2
+    outcome = joined(outcomes)
     show(outcome, arguments.json)
     return 1 if outcome.failed else 0
 

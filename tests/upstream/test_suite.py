@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from others import benchmarks, build_modules, native_modules
-from run import FOLDERS, Outcome, kept_machine, run_suite, unknown_folders
+from others import benchmarks, build_modules, limit_heap, native_modules
+from run import FOLDERS, TIMED, Outcome, kept_machine, run_suite, unknown_folders
 
 ALWAYS = ("basics", "float")
 KILLED = ("misc", "unicode")
@@ -35,7 +35,7 @@ def require_all(outcome: Outcome) -> None:
     [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in FOLDERS],
 )
 def test_folder(folder: str, image: Path, build: Path, tmp_path: Path) -> None:
-    with kept_machine(image, killable=False) as target:
+    with kept_machine(image, killable=False, guest_clock=folder in TIMED) as target:
         source = build / "src/micropython"
         require_all(run_suite(source, target, tmp_path / "results", (folder,), timeout_s=240))
 
@@ -45,10 +45,10 @@ def test_all_folders_are_run_or_listed(build: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", sorted({*FOLDERS} - {"io", "import"}))
+@pytest.mark.parametrize("folder", sorted({*FOLDERS} - {"io", "import", "thread"}))
 def test_folder_as_machine_code(folder: str, image: Path, build: Path, tmp_path: Path) -> None:
     """Every test compiled by the native emitter."""
-    with kept_machine(image, killable=False) as target:
+    with kept_machine(image, killable=False, guest_clock=folder in TIMED) as target:
         source, mpy_cross = build / "src/micropython", build / "userland/mpy-cross/mpy-cross"
         require_all(
             run_suite(source, target, tmp_path / "results", (folder,), mpy_cross=mpy_cross, timeout_s=500)
@@ -60,6 +60,7 @@ def test_other_runners(image: Path, build: Path, tmp_path: Path) -> None:
     """Modules of machine code made outside; the benchmarks' results."""
     source = (build / "src/micropython").resolve()
     build_modules(source, build / "userland/mpy-cross/mpy-cross", tmp_path)
+    limit_heap(image)
     for runner in (native_modules, benchmarks):
         with kept_machine(image, killable=False) as target:
             report = runner(source, target, tmp_path)

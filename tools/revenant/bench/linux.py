@@ -1,8 +1,8 @@
 """The peer of `revenant bench python`: Linux with MicroPython as its first process, out of a file system in RAM.
 
-Promise: the same MicroPython source as ours, compiled with the same optimisation, static, without threads; Debian's
-kernel for virtual machines, fetched by apt-get into the build folder the first time (27 MB, nothing is installed);
-the same QEMU, CPU and memory. Used by: python.py beside it.
+Promise: the same MicroPython source as ours, compiled with the same optimisation, static; Debian's kernel for
+virtual machines, fetched by apt-get into the build folder the first time (27 MB, nothing is installed); the same
+QEMU, CPU and memory. Used by: python.py beside it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ KERNEL_PACKAGE = "linux-image-cloud-amd64"
 BUILD_OPTIONS = (
     "LDFLAGS_EXTRA=-static", "FROZEN_MANIFEST=$(TOP)/extmod/asyncio/manifest.py", "MPY_TOOL_FLAGS=-mmpz-dig-size 32",
     "MICROPY_PY_FFI=0", "MICROPY_PY_BTREE=0", "MICROPY_PY_SSL=0", "MICROPY_SSL_AXTLS=0", "MICROPY_SSL_MBEDTLS=0",
-    "MICROPY_PY_BLUETOOTH=0", "MICROPY_PY_THREAD=0", "MICROPY_MPYCROSS_DEPENDENCY=",
+    "MICROPY_PY_BLUETOOTH=0", "MICROPY_MPYCROSS_DEPENDENCY=",
 )  # fmt: skip
-"""What needs libraries is left out; threads, which we have not, would cost it something. asyncio is frozen in both, as
-in upstream's own unix program: frozen names make each search for a string longer."""
+"""What needs libraries is left out. Threads (MICROPY_PY_THREAD without its GIL) and a frozen asyncio are in both, as in
+upstream's standard unix program: mutexes cost it something, frozen names make each search for a string longer."""
 
 SAME_DIGITS = "#undef MPZ_DIG_SIZE\n"
 """For every source file: with frozen modules the unix port's integers have digits of 16 bits, ours have 32."""
@@ -70,7 +70,7 @@ def kernel_image(folder: Path) -> Path:
 
 def micropython(folder: Path) -> Path:
     """The unix program, built if it is not there yet (about half a minute of CPU time)."""
-    program = folder / "unix-asyncio/micropython"
+    program = folder / "unix-threads/micropython"
     if not program.exists():
         build = genesis.build_folder()
         digits, library = folder / "same_digits.h", folder / "no-library"
