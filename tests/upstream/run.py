@@ -286,10 +286,12 @@ def run_suite(
     mpy_cross: Path | None = None,
     timeout_s: float = 1800.0,
     seed: str = "0",
+    step: int = 1,
 ) -> Outcome:
     """Run the folders' tests against target; its machine is killed again and again if that is allowed.
 
-    With mpy_cross (the build's) every test is compiled to x64 code first. timeout_s is for the whole run.
+    With mpy_cross (the build's) every test is compiled to x64 code first. timeout_s is for the whole run. Of the tests
+    that are to run, each step-th does.
     Raises SuiteError when the suite cannot run.
     """
     tests = source.resolve() / "tests"
@@ -300,6 +302,7 @@ def run_suite(
     kinds = ("", "_native") if mpy_cross else ("",)
     tables = [f"skip{kind}" for kind in kinds] + (["skip_killed"] if target.keeper_pid else [])
     files, left_out = select_tests(tests, folders, load_skips(*tables))
+    files = files[::step]
     may_skip = load_skips(*(f"skips_itself{kind}" for kind in kinds))
     with tempfile.TemporaryDirectory(dir=results) as scratch:
         files.insert(0, write_prepare_test(tests, Path(scratch)))

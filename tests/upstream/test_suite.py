@@ -1,6 +1,6 @@
 """MicroPython's own tests against the running machine, through a pty, undisturbed and with the power cut.
 
-Folders `basics` and `float` always, the others are slow. What is left out, and why, is in skips.toml.
+A third of folder `basics`, and `float`, always; all others are slow. What is left out, and why, is in skips.toml.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from others import benchmarks, build_modules, limit_heap, native_modules
 from run import FOLDERS, TIMED, Outcome, kept_machine, run_suite, unknown_folders
 
-ALWAYS = ("basics", "float")
+ALWAYS = ("float",)
 KILLED = ("misc", "unicode")
 
 pytestmark = pytest.mark.qemu
@@ -38,6 +38,12 @@ def test_folder(folder: str, image: Path, build: Path, tmp_path: Path) -> None:
     with kept_machine(image, killable=False, guest_clock=folder in TIMED) as target:
         source = build / "src/micropython"
         require_all(run_suite(source, target, tmp_path / "results", (folder,), timeout_s=240))
+
+
+def test_some_of_the_basics(image: Path, build: Path, tmp_path: Path) -> None:
+    with kept_machine(image, killable=False) as target:
+        source = build / "src/micropython"
+        require_all(run_suite(source, target, tmp_path / "results", ("basics",), timeout_s=240, step=3))
 
 
 def test_all_folders_are_run_or_listed(build: Path) -> None:
