@@ -624,6 +624,97 @@ def test_damaged_compressed_pages(start: Start, tmp_path: pathlib.Path) -> None:
     assert caught.value.code == E_CORRUPT
 
 
+SHARED_PAGES = {
+    **{(space, page): 1 + page % 6 for space in (16, 17) for page in range(120)},
+    **{(16, page): 1000 + page for page in range(200, 220)},
+}
+
+
+def publish_shared(path: pathlib.Path) -> str:
+    """Six pages, each of them at forty places, every other one compressed, and some that lie about; its root hash."""
+    compress = zstandard.ZstdCompressor(12).compress
+    contents = replace(
+        CONTENTS, keys=[PageKey(*key) for key in SHARED_PAGES], store_id=b"s" * 16, resume=[PageKey(17, 50)],
+        load=lambda key: page_of(SHARED_PAGES[key.space, key.page]),
+        compress=lambda page: page if page in (page_of(1), page_of(3), page_of(5)) else compress(page),
+    )  # fmt: skip
+    return StoreWriter(path, contents, None, ring_stride=1).write().hash.hex()
+
+
+def reads_shared(host: Host) -> bool:
+    """Every page of SHARED_PAGES reads back."""
+    return all(host.holds(space, page, value) for (space, page), value in SHARED_PAGES.items())
+
+
+def test_equal_pages_are_stored_once(start: Start, tmp_path: pathlib.Path) -> None:
+    """They share a block and its copy; who writes to one leaves the others; near then needs no far store."""
+    path = tmp_path / "far.img"
+    trust = publish_shared(path)
+    with Store(path) as store:
+        Checker(store).check_structure()
+        pointers = dict(store.pages(store.tree))
+        assert len(pointers) == len(SHARED_PAGES) and len(set(pointers.values())) == 6 + 20
+        assert {pointer.compressed for pointer in pointers.values()} == {True, False}
+    host = start(formatted=False)
+    host("load 1", path)
+    assert host("open", trust) == "7"
+    assert reads_shared(host)
+    settle(host)
+    fetched_count = host.facts()["far_reads"]
+    host("put 17 6 900")
+    host("put 17 7 901")
+    host("clone 17 18")
+    host("commit 1 0")
+    settle(host)
+    assert host.holds(17, 6, 900) and host.holds(18, 7, 2) and host.holds(17, 12, 1) and host.holds(16, 6, 1)
+    assert host.facts()["far_reads"] == fetched_count
+    fill(host)
+    host("crash")
+    host("set dead 1 1")
+    assert host("open") == "8" and host.facts()["complete"]
+    assert host.holds(17, 6, 900) and host.holds(17, 7, 901)
+    host("put 17 6 1")
+    host("put 17 7 2")
+    host("commit 1 0")
+    assert reads_shared(host)
+    assert checker.check(host.image()) == []
+    with Store(path) as far_store, Store(host.directory / "disk0.img", [far_store]) as near:
+        copied_count = Checker(near).check_structure().blocks_copied
+        assert len({pointer.hash for pointer in pointers.values()}) <= copied_count < 50
+
+
+def test_damaged_shared_pages(start: Start, tmp_path: pathlib.Path) -> None:
+    """In far, or the copy in near: another store gives it, to all; where none does, none of them is accepted."""
+    path = tmp_path / "far.img"
+    trust = publish_shared(path)
+    with Store(path) as store:
+        pointers = {store.read(pointer, 0): pointer for _, pointer in store.pages(store.tree)}
+    host = start(formatted=False)
+    host("load 1", path)
+    host("load 2", path)
+    assert host("open", trust) == "7"
+    for value in (2, 3):
+        host("flip", 1, pointers[page_of(value)].block, pointers[page_of(value)].offset + 9)
+    assert reads_shared(host) and host.facts()["hash_failures"] >= 1
+    settle(host)
+    host("flip", 0, host.image().index(page_of(2)) // 4096, 99)
+    host("crash")
+    host("open")
+    assert reads_shared(host) and "does not have its hash" in host.notices()
+    settle(host)
+    host("crash")
+    host("flip", 0, host.image().index(page_of(3)) // 4096, 99)
+    host("flip", 2, pointers[page_of(3)].block, 9)
+    host("open")
+    for (space, page), value in SHARED_PAGES.items():
+        if value != 3:
+            assert host.holds(space, page, value)
+            continue
+        with pytest.raises(StoreError) as caught:
+            host.holds(space, page, value)
+        assert caught.value.code == E_CORRUPT
+
+
 def test_a_compressed_image_is_no_near(start: Start, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "far.img"
     publish_compressed(path)

@@ -110,7 +110,8 @@ class Checker:
         """All of a tree of nodes, no block born after `newest`. `counts`: pointers to each near block."""
         if not pointer.present:
             return
-        if counts is not None and pointer.store == 0 and not pointer.compressed:
+        is_shared = level == 0 and self.store.header.is_compact  # without being counted
+        if counts is not None and pointer.store == 0 and not is_shared:
             counts[pointer.block] += 1
             if counts[pointer.block] > 1:
                 return

@@ -222,8 +222,8 @@ class Header(Structure):
         return body + root_hash(body)
 
     @property
-    def is_compressed(self) -> bool:
-        """Whether it is a published store that may hold compressed pages: nobody can write to it."""
+    def is_compact(self) -> bool:
+        """Whether it is a published store that may hold compressed and shared pages: nobody can write to it."""
         return self.version > FORMAT_VERSION and self.ring_stride == 1
 
     def is_fixed(self, block: int) -> bool:

@@ -58,7 +58,7 @@ class Copy:
     """Only what differs from `base`; where that is None, from what the store's own far stores have."""
     base: Store | None = None
     compress: Callable[[bytes], bytes] | None = None
-    """Makes a zstd frame of a page."""
+    """Makes a zstd frame of a page; equal pages are then stored once."""
 
 
 def publish_image(
@@ -80,7 +80,7 @@ def publish_image(
     sign = load_signer(key) if key else None
     resume = record_start(store, out.parent, generation) if record else resume
     if compress is not False and not kernel_decompresses(store):
-        if compress or (base and base.header.is_compressed):
+        if compress or (base and base.header.is_compact):
             raise StoreError(store.path, "its kernel reads no compressed pages", "`revenant upgrade` it first")
         compress = False
     compressor = load_compressor() if compress is not False else None

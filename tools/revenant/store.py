@@ -277,7 +277,7 @@ class Store:
     def check_pointer(self, pointer: Pointer, level: int) -> None:
         """StoreError unless a present pointer can stand for a block of that level."""
         where = f"a pointer to store {pointer.store}, block {pointer.block}"
-        if pointer.compressed and pointer.store == 0 and not self.header.is_compressed:
+        if pointer.compressed and pointer.store == 0 and not self.header.is_compact:
             raise self.fault(f"{where} is compressed, which only published images have")
         if pointer.level != level:
             raise self.fault(f"{where} has level {pointer.level} where {level} must be")

@@ -51,6 +51,7 @@ from revenant.format import (
     Root,
     RootFlag,
     StoreEntry,
+    block_hash,
     node_pack,
 )
 
@@ -165,7 +166,8 @@ class Contents:
     heights: Mapping[int, int] = field(default_factory=dict)  # that spaces have at least
     table: Sequence[StoreEntry] = ()
     compress: Callable[[bytes], bytes] | None = None
-    """Makes a zstd frame of a page; where that saves a sector, it is stored so. Of a store that nobody writes to."""
+    """Makes a zstd frame of a page; where that saves a sector, it is stored so, and equal pages are stored once. Of a
+    store that nobody writes to."""
     version: int = FORMAT_VERSION  # at least
     retain_count: int = RETAIN_COUNT_DEFAULT
     retain_hourly: int = RETAIN_HOURLY_DEFAULT
@@ -219,6 +221,7 @@ class StoreWriter:
         self.taken: list[int] = []
         self.packed_count = 0  # blocks that a start touches, from the tree's top node on
         self.gaps: list[Gap] = []
+        self.stored: dict[bytes, Pointer] = {}  # by hash: pages that all who have the same may name
 
     def _check_boot(self, boot: BootObjects) -> None:
         if not 0 < len(boot.kernel) <= KERNEL_SIZE_MAX:
@@ -313,8 +316,16 @@ class StoreWriter:
         return Pointer.make(block, 0, self.generation, data)
 
     def _put_tree_page(self, data: bytes) -> Pointer:
+        """A page of the main tree."""
+        if self.contents.compress is None:
+            return self._put_page(self._take(), data)
+        digest = block_hash(data)
+        if digest not in self.stored:
+            self.stored[digest] = self._put_frame(self.contents.compress(data), data)
+        return self.stored[digest]
+
+    def _put_frame(self, frame: bytes, data: bytes) -> Pointer:
         """A page, compressed if that saves a sector: a frame lies in one block, where it leaves the least room."""
-        frame = self.contents.compress(data) if self.contents.compress else data
         sector_count = -(-len(frame) // SECTOR_SIZE)
         if sector_count >= SECTORS_PER_BLOCK:
             return self._put_page(self._take(), data)
