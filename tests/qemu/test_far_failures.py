@@ -6,13 +6,19 @@ tests/host/test_store_far.py.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Callable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from revenant.machine import Machine
 from revenant.publish import publish_image
 from revenant.script import paste, wait_for_prompt
@@ -93,3 +99,99 @@ def test_four_fail_and_the_fifth_serves_and_then_none(
     killed.start()
     assert f", {total(1700, 1800)})" in now.command_at_prompt("revenant.receive()")
     assert killed.reads() and "far3-2" in (node["node-name"] for node in now.qmp("query-named-block-nodes"))
+
+
+class Network:
+    """A way by TCP to a server on a unix socket, that can go away: what is sent then is lost, and nobody is told."""
+
+    def __init__(self, server: Path) -> None:
+        self.server = server
+        self.is_away = False
+        self.losses = 0
+        self.lost_connections = 0  # that were begun while it was away
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.uri = "nbd://{}:{}".format(*self.listening.getsockname())
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self) -> None:
+        """Until it is stopped; its connections end then."""
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner, contextlib.suppress(asyncio.CancelledError):
+            runner.run(self.serve())
+
+    async def serve(self) -> None:
+        """The same, as a coroutine."""
+        async with await asyncio.start_server(self.connect, sock=self.listening) as server:
+            self.task = asyncio.current_task()
+            await server.serve_forever()
+
+    def stop(self) -> None:
+        """No more of it."""
+        self.loop.call_soon_threadsafe(lambda: self.task.cancel())
+        self.thread.join()
+
+    def lose(self) -> None:
+        """It goes away; what is connected now will stay so, and hear nothing for ever."""
+        self.losses += 1
+        self.is_away = True
+
+    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Somebody connects."""
+        with contextlib.suppress(asyncio.CancelledError):  # the test is over
+            if self.is_away:
+                self.lost_connections += 1
+                await asyncio.Event().wait()
+            there_reader, there_writer = await asyncio.open_unix_connection(str(self.server))
+            await asyncio.gather(self.carry(reader, there_writer), self.carry(there_reader, writer))
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One direction."""
+        losses = self.losses
+        while data := await reader.read(1 << 16):
+            if losses == self.losses:
+                writer.write(data)
+        writer.close()
+
+
+@pytest.fixture
+def network(serve: Serve) -> Iterator[Callable[[Path], Network]]:
+    """Networks until the test ends."""
+    networks: list[Network] = []
+
+    def start(image: Path) -> Network:
+        networks.append(Network(serve(image).config.unix))
+        return networks[-1]
+
+    yield start
+    for each in networks:
+        each.stop()
+
+
+def test_a_network_that_was_away(
+    machine: Start, network: Callable[[Path], Network], image: Path, tmp_path: Path
+) -> None:
+    """Its old connections are silent for ever; a new one is made as soon as the server can be reached again."""
+    far, blank = tmp_path / "far.img", tmp_path / "blank.img"
+    trust = publish(machine, image, far)
+    blank.touch()
+    os.truncate(blank, 64 << 20)
+    way = network(far)
+    now = machine(blank, fars=[way.uri], trust=trust, fill=False)
+    wait_for_prompt(now)
+    assert now.command_at_prompt(READ.format(0, 50)) == str(total(0, 50))
+    fork_and_read(now, 200, 300)
+    look_alive(now)  # all that the prompt needs for that is near now
+    assert f", {total(200, 300)})" in now.command_at_prompt("revenant.receive()")
+    way.lose()
+    fork_and_read(now, 500, 600)
+    look_alive(now)
+    while way.lost_connections < 5:  # the server is looked for
+        assert now.process.poll() is None
+        time.sleep(0.05)
+    way.is_away = False
+    back_s = time.monotonic()
+    assert f", {total(500, 600)})" in now.command_at_prompt("revenant.receive()")
+    print(f"answered {time.monotonic() - back_s:.2f} s after its return")
+    assert now.voice.count("far1: a read failed") == 1
+    assert "far1-2" in (node["node-name"] for node in now.qmp("query-named-block-nodes"))

@@ -6,6 +6,7 @@ Used by: `revenant serve`, `run` (before web servers; is the server there?), ben
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import shutil
@@ -37,6 +38,11 @@ GREETING_SIZE = 18
 GREETING = b"NBDMAGIC"
 FAREWELL = struct.pack(">I8sII", 1, b"IHAVEOPT", 2, 0)
 """NBD_FLAG_C_FIXED_NEWSTYLE, then NBD_OPT_ABORT: who just hangs up is an error in the server's log."""
+REQUEST, REPLY, EXPORT = struct.Struct(">IHHQQI"), struct.Struct(">IIQ"), struct.Struct(">QH")
+REQUEST_MAGIC = 0x25609513
+READ, DISCONNECT = 0, 2
+GIVEN_SIZE = 512
+GIVE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -191,3 +197,35 @@ def answers(uri: str) -> bool:
             return greeting.startswith(GREETING)
     except OSError:
         return False
+
+
+async def gives(uri: str) -> bool:
+    """Whether an NBD server gives the beginning of what it serves, in whatever time it takes for a read."""
+    server = nbd_server(uri)
+    writer = None
+    try:
+        async with asyncio.timeout(GIVE_TIMEOUT_S):
+            if server["type"] == "unix":
+                reader, writer = await asyncio.open_unix_connection(server["path"])
+            else:
+                reader, writer = await asyncio.open_connection(server["host"], int(server["port"]))
+            return await read_first(reader, writer, urlsplit(uri).path.lstrip("/").encode())
+    except (OSError, EOFError):
+        return False
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+async def read_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, export: bytes) -> bool:
+    """By the protocol's shortest way: NBD_OPT_EXPORT_NAME without the zeros that used to follow, one read, good-bye."""
+    if not (await reader.readexactly(GREETING_SIZE)).startswith(GREETING):
+        return False
+    writer.write(struct.pack(">I8sII", 3, b"IHAVEOPT", 1, len(export)) + export)
+    await reader.readexactly(EXPORT.size)
+    writer.write(REQUEST.pack(REQUEST_MAGIC, 0, READ, 0, 0, GIVEN_SIZE))
+    _, error, _ = REPLY.unpack(await reader.readexactly(REPLY.size))
+    if error == 0:
+        await reader.readexactly(GIVEN_SIZE)
+    writer.write(REQUEST.pack(REQUEST_MAGIC, 0, DISCONNECT, 0, 0, 0))
+    return bool(error == 0)
