@@ -220,11 +220,11 @@ static int fill(uint64_t now, int idle) {
 int pager_work(unsigned budget, int idle) {
     pagein_retry();
     int more = store_work(budget);
-    if (store_commit_running())
-        return more;
     uint64_t now = pager.hooks->now_ns();
     if (!more)
         more = fill(now, idle);
+    if (store_commit_running())
+        return more;
     if (frozen_waiting) {
         if (now >= retry_ns)
             commit_start();

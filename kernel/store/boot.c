@@ -35,7 +35,7 @@ static struct {
     void *page;
     struct store_fetch fetch;
     struct store_io io;
-    int waiting, status;
+    int waiting, fetching, status; /* fetching: what it waits for is a fetch */
     uint64_t retry_ns;
     uint64_t node_block;     /* of the node being built by a commit */
     unsigned table_count;    /* tables of stores that the running commit has written, of two */
@@ -49,6 +49,7 @@ void boot_init(int installed) {
 void boot_uninstalled(void) { boot.installed = 0; }
 uint64_t boot_retry_ns(void) { return boot.retry_ns; }
 int boot_ready(void) { return boot.state == STATE_READY; }
+unsigned boot_fetch_count(void) { return (unsigned)boot.fetching; }
 
 static int is_far(enum boot_object object) {
     return ptr_present(&store.boot[object]) && ptr_store(&store.boot[object]) != 0;
@@ -56,7 +57,7 @@ static int is_far(enum boot_object object) {
 
 static void fetched(struct store_fetch *fetch, int status) {
     (void)fetch;
-    boot.waiting = 0;
+    boot.waiting = boot.fetching = 0;
     boot.status = status;
 }
 
@@ -68,7 +69,7 @@ static void io_done(struct store_io *io, int status) {
 
 static int start_fetch(const struct block_ptr_disk *pointer, void *page, enum boot_state next) {
     boot.state = next;
-    boot.waiting = 1;
+    boot.waiting = boot.fetching = 1;
     boot.fetch = (struct store_fetch){.pointer = *pointer, .page = page, .done = fetched};
     check(store_fetch(&boot.fetch) == 0);
     return 0;

@@ -2,8 +2,8 @@
  * kernel/store/fill.c: what nobody asks for comes, too: all that the adopted root reaches, until no far store is needed.
  *
  * Promise: asks for nothing while somebody else waits for a store, leaves the links' queues short (pace.c) and an
- * eighth of near free. Near is said to be complete only after a walk that met nothing without an entry in the presence
- * map, and by a root that makes that map durable.
+ * eighth of near free; goes on while a commit runs, so that the link does not run dry. Near is said to be complete only
+ * after a walk that met nothing without an entry in the presence map, and by a root that makes that map durable.
  * Called by: store_fill (pager, in small pieces), open.c (which root), commit.c (may it be said). The walk is over the far
  * store's own tree: all far blocks of any later generation are in it, and it never changes.
  */
@@ -265,8 +265,9 @@ static void tell(uint64_t now) {
 
 int store_fill(unsigned budget) {
     uint64_t now = store.env->now_ns();
-    if (!fill.known || store.complete || store.broken || store.frozen || fill.retry_ns > now || copy_is_full() ||
-        fetch_count() != (unsigned)own_busy_count())
+    if (!fill.known || store.complete || store.broken || fill.retry_ns > now || copy_is_full() ||
+        (store_commit_running() && (!fill.walking || fill.deciding)) || /* which is about what is durable */
+        fetch_count() != (unsigned)own_busy_count() + boot_fetch_count())
         return 0;
     tell(now);
     for (; budget > 0; budget--)

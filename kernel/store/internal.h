@@ -318,6 +318,7 @@ void boot_commit_begin(void);
 int boot_step_idle(void);
 uint64_t boot_retry_ns(void);
 int boot_ready(void);       /* a commit would make near more independent */
+unsigned boot_fetch_count(void); /* for which nobody waits */
 void boot_init(int installed);
 void boot_uninstalled(void); /* the loader area and block 0 are not what the loader object says */
 

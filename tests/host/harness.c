@@ -93,6 +93,7 @@ static struct pending *pending;
 static size_t pending_count;
 static uint64_t completion_count, write_count, cut_after = UINT64_MAX;
 static int ordered, synchronous, greedy;
+static int is_filling; /* since the last open; then it goes on in commits, too */
 static int persistent; /* commits that fail are made anew */
 static uint64_t time_ns;
 
@@ -375,6 +376,8 @@ static int run_commit(uint64_t generation) {
         if (greedy) /* takes one of so many first free blocks: what is freed is used again at once, for other things */
             store.alloc_next = RING_FIRST_BLOCK + random_word() % (unsigned)greedy;
         int more = store_work(1 + random_word() % 20);
+        if (!more && is_filling)
+            store_fill(4);
         int completed = random_word() % 4 != 0 ? complete_one() : 0;
         idle_rounds = more || completed || pending_count != 0 ? 0 : idle_rounds + 1;
         time_ns += 1000000;
@@ -528,6 +531,7 @@ static void cmd_open(const char *trust, uint64_t cut) {
         answer(0, "cut");
         return;
     }
+    is_filling = 0;
     struct store_options options = open_options;
     if (trust != NULL && strlen(trust) == 64)
         options.trust_given = parse_hex(trust, options.trust);
@@ -685,6 +689,7 @@ static void cmd_idle(uint64_t rounds) {
 
 /* The same for what nobody asks for. */
 static void cmd_fill(uint64_t rounds) {
+    is_filling = 1;
     for (uint64_t i = 0; i < rounds && !is_cut(); i++) {
         time_ns += 1000000;
         if (!store_work(4))
