@@ -29,6 +29,12 @@ def test_streaming_figures(studio: Studio) -> None:
     assert worth["asked"] > 50 and worth["misses_removed_percent"] >= 97 and worth["unused_percent"] <= 10
 
 
+def test_a_figure_that_cannot_be_measured() -> None:
+    """It is a row with the reason, so that the others are not lost."""
+    (row,) = stream.measured("5 fill", lambda: [{}][1])
+    assert row == {"figure": "not measured", "what": "5 fill", "reason": "IndexError: list index out of range"}
+
+
 def test_slope() -> None:
     assert stream.slope((0, 20, 100), (0.3, 0.34, 0.5)) == 2.0
 

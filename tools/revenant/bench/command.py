@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from revenant.bench.common import Row, kind, workshop
+from revenant.bench.common import NOT_MEASURED, Row, kind, workshop
 from revenant.bench.crash import bench_crash
 from revenant.bench.host import host_facts
 from revenant.bench.page import write_bench_page
@@ -58,6 +58,8 @@ def bench(
         print_facts({"host": host, "rows": rows}, as_json=True)
     if html is not None:
         write_bench_page(html, host, rows)
+    if missing := [row["what"] for row in rows if row.get("figure") == NOT_MEASURED]:
+        raise RevenantError("bench", f"not measured: {', '.join(missing)}", "the reasons are above")
 
 
 def wanted(names: Sequence[str]) -> list[str]:

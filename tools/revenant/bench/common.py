@@ -28,6 +28,8 @@ PAGE_SIZE = 4096
 GIVEN = ("delay_ms", "delays_ms", "interval_ms")
 RATIOS = ("percent_of_plain_copy", "round_trips", "round_trips_of_fastest")
 WALL_UNITS = ("_s", "_ms", "_us")
+NOT_MEASURED = "not measured"
+"""A figure: `what` could not be, for that `reason`."""
 
 Row = dict[str, Any]
 

@@ -7,13 +7,16 @@ kind are measured in one run, so that their ratios mean something. Used by: comm
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from revenant import nbd
 from revenant.bench import fill, misses
-from revenant.bench.common import MIB, Row, Workshop, answered_s, median
+from revenant.bench.common import MIB, NOT_MEASURED, Row, Workshop, answered_s, median
 from revenant.bench.links import LINK_B, Link, Traffic, plain_copy_s, serving
 from revenant.bench.studio import FULL, Published, Size, Studio
+from revenant.output import say
 from revenant.qemu import MachineConfig
 
 
@@ -90,13 +93,27 @@ def slope(delays_ms: Sequence[int], seconds: Sequence[float]) -> float:
 def bench_stream(shop: Workshop, size: Size = FULL) -> list[Row]:
     """All figures of streaming."""
     studio = Studio.build(shop, size)
-    figures = [
-        *(first_answers(studio, link) for link in size.links),
-        round_trips(studio),
-        misses.scattered_misses(studio),
-        misses.list_worth(studio),
-        *(fill.fill_times(studio, link) for link in size.links if link.delay_ms <= LINK_B.delay_ms),
-        fill.misses_while_filling(studio, LINK_B),
-        fill.warm_starts(studio),
-    ]
-    return [{"benchmark": "stream", **row} for rows in figures for row in rows]
+    figures: Mapping[str, Callable[[], list[Row]]] = {
+        **{f"1 first answer, link {link.name}": partial(first_answers, studio, link) for link in size.links},
+        "2 round trips": partial(round_trips, studio),
+        "3 scattered misses": partial(misses.scattered_misses, studio),
+        "4 resume list": partial(misses.list_worth, studio),
+        **{
+            f"5 fill, link {link.name}": partial(fill.fill_times, studio, link)
+            for link in size.links if link.delay_ms <= LINK_B.delay_ms
+        },
+        "5 misses while filling": partial(fill.misses_while_filling, studio, LINK_B),
+        "9 warm start": partial(fill.warm_starts, studio),
+    }  # fmt: skip
+    return [{"benchmark": "stream", **row} for name, measure in figures.items() for row in measured(name, measure)]
+
+
+def measured(name: str, measure: Callable[[], list[Row]]) -> list[Row]:
+    """The rows of a figure; where it cannot be measured, a row with the reason: the others come all the same."""
+    say(f"stream: {name}")
+    try:
+        return measure()
+    except Exception as error:  # whatever a machine, a server or the host has done
+        say(traceback.format_exc())
+        reason = next(iter(str(error).splitlines()), "")
+        return [{"figure": NOT_MEASURED, "what": name, "reason": f"{type(error).__name__}: {reason}"}]
