@@ -100,6 +100,23 @@ def test_an_older_generation(busy: Path, run_revenant: Run) -> None:
     assert "no generation" in run_revenant("inspect", busy, "--at", "77777").stderr
 
 
+def test_threads_of_python(image: Path, run_revenant: Run) -> None:
+    """One runs, or is the last that did; the others' calls are read from where a switch has left them."""
+    with Machine(MachineConfig(image)) as machine:
+        wait_for_prompt(machine)
+        machine.command_at_prompt("import _thread, time, revenant; lock = _thread.allocate_lock()")
+        machine.command_at_prompt("lock.acquire() and _thread.start_new_thread(lock.acquire, ()) > 0")
+        machine.command_at_prompt("_thread.start_new_thread(time.sleep, (3600,)) > 0")
+        machine.command_at_prompt("time.sleep_ms(10), revenant.commit() > 0")
+        found = facts(run_revenant, image)
+    assert found["remarks"] == []
+    thread = found["threads"][0]
+    waiting = {row["python_thread"]: names(row["stack"]) for row in thread["waiting"]}
+    assert names(thread["stack"])[-2:] == ["main", "_start"]
+    assert waiting.keys() == {2, 3} and all(stack[-1] == "thread_run" for stack in waiting.values())
+    assert "thread_lock_acquire" in waiting[2] and "time_sleep" in waiting[3]
+
+
 def test_memory_and_instructions(busy: Path, run_revenant: Run, build: Path) -> None:
     code = (build / "userland/micropython.elf").read_bytes()
     page = facts(run_revenant, busy, "--page", "0x400123")

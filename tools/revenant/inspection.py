@@ -24,7 +24,17 @@ from revenant.genesis import BuildFiles
 from revenant.images import Far, Image, Json, when
 from revenant.output import OUT, in_units, print_facts, print_rows, say
 from revenant.python_heap import Heap, Variable, layouts_of, printable
-from revenant.record import Access, ProcessRecord, ProcessState, RegionRecord, ResumeReason, ThreadRecord, ThreadState
+from revenant.python_threads import waiting_threads
+from revenant.record import (
+    Access,
+    ProcessRecord,
+    ProcessState,
+    RegionRecord,
+    ResumeReason,
+    ThreadRecord,
+    ThreadRegisters,
+    ThreadState,
+)
 from revenant.state import NEWEST, State, named, read_state
 from revenant.store import AbsentError, Store, Tree, open_fars
 from revenant.symbols import Symbols
@@ -212,27 +222,38 @@ class Inspection:
                 "state": name_of(ThreadState, thread.state),
                 "wait_deadline_ns": thread.wait_deadline_ns,
                 "registers": registers,
-                "stack": self.stack(thread),
+                **self.stacks(thread),
             }
 
-    def stack(self, thread: ThreadRecord) -> list[dict[str, str]]:
-        """Addresses, innermost first, with their places in the source where these are known."""
+    def stacks(self, thread: ThreadRecord) -> dict[str, Any]:
+        """Its own, and those of Python's threads that wait until it is their turn in it."""
+        found: dict[str, Any] = {"stack": [], "waiting": []}
         process = self.state.processes.get(thread.process)
         if process is None or not self.has_memory(process):
-            return []
+            return found
         program = self.program(process)
         try:
             build = self.build_of(program)
-            addresses = build[1].frames(thread.registers, program.word) if build else iter([thread.registers.rip])
-            return [
-                {"address": f"{address:x}", "place": build[0].describe(address, number > 0) if build else "?"}
-                for number, address in enumerate(addresses)
-            ]
+            found["stack"] = self.frames(program, build, thread.registers)
+            if build:
+                for number, registers in waiting_threads(build[0].path, program.read):
+                    found["waiting"].append({"python_thread": number, "stack": self.frames(program, build, registers)})
         except AbsentError as error:
             self.reasons[f"no stack: {error.reason}"] = None
-        except (ELFError, DWARFError) as error:
+        except (KeyError, ELFError, DWARFError) as error:
             self.reasons[f"no stack: {error}"] = None
-        return []
+        return found
+
+    @staticmethod
+    def frames(
+        program: Program, build: tuple[Symbols, Unwinder] | None, registers: ThreadRegisters
+    ) -> list[dict[str, str]]:
+        """Addresses, innermost first, with their places in the source where these are known."""
+        addresses = build[1].frames(registers, program.word) if build else iter([registers.rip])
+        return [
+            {"address": f"{address:x}", "place": build[0].describe(address, number > 0) if build else "?"}
+            for number, address in enumerate(addresses)
+        ]
 
     def variables(self) -> Iterator[tuple[ProcessRecord, Variable]]:
         """The globals of each process that runs the build's MicroPython."""
@@ -394,6 +415,12 @@ def changed_variables(store: Store, before: Generation, after: Generation) -> li
     return rows
 
 
+def show_stack(frames: list[dict[str, str]]) -> None:
+    """A line for each call, innermost first."""
+    for frame in frames:
+        OUT.print(f"  {frame['address']:>16}  {frame['place']}")
+
+
 def show_all(inspection: Inspection, as_json: bool) -> None:
     """Everything but memory."""
     parts: dict[str, list[dict[str, Any]]] = {
@@ -414,8 +441,10 @@ def show_all(inspection: Inspection, as_json: bool) -> None:
         values = [f"{name:>3} {value}" for name, value in thread["registers"].items()]
         for first in range(0, len(values), 4):
             OUT.print("  " + "  ".join(values[first : first + 4]))
-        for frame in thread["stack"]:
-            OUT.print(f"  {frame['address']:>16}  {frame['place']}")
+        show_stack(thread["stack"])
+        for waiting in thread["waiting"]:
+            OUT.print(f"  Python's thread {waiting['python_thread']} waits for its turn in it")
+            show_stack(waiting["stack"])
     for reason in inspection.reasons:
         OUT.print(f"\n{reason}")
 

@@ -26,7 +26,7 @@ SHOWN_ITEM_COUNT = 6
 SHOWN_DEPTH = 3
 QSTR_POOL_COUNT_MAX = 256
 
-# One function of each source file whose compilation unit has the structures that are needed.
+# One function of each source file whose compilation unit has the structures that are needed here.
 ANCHORS = (
     "gc_init", "mp_obj_exception_get_traceback", "mp_obj_set_store", "mp_obj_new_float", "mp_obj_int_get_checked",
     "mp_obj_new_bytearray",
@@ -52,7 +52,7 @@ class Member:
 class Layouts:
     """Structures, symbols and the range of one ELF file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, anchors: tuple[str, ...]) -> None:
         elf: Any = ELFFile(io.BytesIO(path.read_bytes()))
         table = elf.get_section_by_name(".symtab")
         self.address = {str(symbol.name): int(symbol["st_value"]) for symbol in table.iter_symbols()}
@@ -61,7 +61,7 @@ class Layouts:
         dwarf = elf.get_dwarf_info()
         ranges = dwarf.get_aranges()
         self.structures: dict[str, dict[str, Member]] = {}
-        for name in ANCHORS:
+        for name in anchors:
             unit = dwarf.get_CU_at(ranges.cu_offset_at_addr(self.address[name]))
             for die in unit.get_top_DIE().iter_children():
                 if die.tag == "DW_TAG_structure_type" and "DW_AT_name" in die.attributes:
@@ -103,9 +103,9 @@ def sized(die: Any) -> bool:
 
 
 @cache
-def layouts_of(path: Path) -> Layouts:
-    """Read once: it takes a second or two."""
-    return Layouts(path)
+def layouts_of(path: Path, anchors: tuple[str, ...] = ANCHORS) -> Layouts:
+    """Read once: with all anchors it takes a second or two."""
+    return Layouts(path, anchors)
 
 
 @dataclass(frozen=True)
