@@ -11,6 +11,7 @@
 #include "py/mphal.h"
 #include "py/runtime.h"
 #include "py/stream.h"
+#include "shared/readline/readline.h"
 
 #include "syscall.h"
 #include "thread.h"
@@ -128,11 +129,6 @@ void port_poll(void) {
     port_thread_turn();
 }
 
-void port_wait_until(uint64_t deadline_ns) {
-    port_console_flush();
-    port_thread_wait(deadline_ns);
-}
-
 uint64_t port_mono_ns(void) {
     return sys_clock(CLOCK_MONO_NS);
 }
@@ -152,12 +148,12 @@ uint64_t port_deadline_ms(uint64_t timeout_ms) {
 }
 
 void port_wait_ms(mp_uint_t timeout_ms) {
-    port_wait_until(timeout_ms == (mp_uint_t)-1 ? WAIT_FOREVER : port_deadline_ms(timeout_ms));
+    port_thread_wait(timeout_ms == (mp_uint_t)-1 ? WAIT_FOREVER : port_deadline_ms(timeout_ms));
 }
 
 static void delay_until(uint64_t deadline_ns) {
     do {
-        port_wait_until(deadline_ns);
+        port_thread_wait(deadline_ns);
         mp_handle_pending(true);
     } while (port_mono_ns() < deadline_ns);
 }
@@ -172,7 +168,7 @@ void mp_hal_delay_us(mp_uint_t delay_us) {
 
 void port_sleep_until_wall(uint64_t wall_ns) {
     for (uint64_t now_ns; (now_ns = mp_hal_time_ns()) < wall_ns;) {
-        port_wait_until(deadline_after(wall_ns - now_ns, 1)); /* a resume ends it: the wall clock has gone on */
+        port_thread_wait(deadline_after(wall_ns - now_ns, 1)); /* a resume ends it: the wall clock has gone on */
         mp_handle_pending(true);
     }
 }
@@ -201,6 +197,30 @@ int mp_hal_stdin_rx_chr(void) {
         }
     }
     return input.byte[input.tail++ % INPUT_SIZE];
+}
+
+static mp_thread_mutex_t line_mutex;
+
+static void line_release(void *node) {
+    (void)node;
+    mp_thread_mutex_unlock(&line_mutex);
+}
+
+void port_line_init(void) {
+    mp_thread_mutex_init(&line_mutex);
+}
+
+/* It edits one line at a time: a thread that wants another one waits until that is complete. */
+int port_readline(vstr_t *line, const char *prompt) {
+    if (port_is_child) {
+        child_input();
+    }
+    mp_thread_mutex_lock(&line_mutex, 1);
+    nlr_jump_callback_node_t node;
+    nlr_push_jump_callback(&node, line_release);
+    int end = readline(line, prompt);
+    nlr_pop_jump_callback(true);
+    return end;
 }
 
 /* readline ends a line at CR, which is what terminals send; programs that drive a pipe send LF, or both. */

@@ -71,6 +71,7 @@ static void interpreter_init(void) {
     mp_init();
     port_resume_init();
     readline_init0();
+    port_line_init();
     port_files_mount();
 }
 

@@ -67,6 +67,8 @@ $(BUILD)/libc.o: CFLAGS += -fno-tree-loop-distribute-patterns -fno-builtin
 
 # At the prompt and in input(), LF ends a line as CR does; whoever reads bytes (raw REPL, sys.stdin) gets them as they are.
 $(BUILD)/shared/readline/readline.o: CFLAGS += -Dmp_hal_stdin_rx_chr=port_readline_rx_chr
+# Of several threads, one has the line at a time.
+$(BUILD)/shared/runtime/pyexec.o: CFLAGS += -Dreadline=port_readline
 
 # Others' code, others' warnings.
 $(BUILD)/lib/%.o: CFLAGS += -w

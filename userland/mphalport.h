@@ -15,13 +15,16 @@
 #include "shared/runtime/interrupt_char.h"
 
 void port_console_flush(void);             /* hands buffered output to the kernel */
-void port_wait_until(uint64_t deadline_ns); /* until then, or an event; other threads run; CLOCK_MONO_NS */
 void port_events_take(uint64_t deadline_ns); /* waits in the kernel and takes in what has come */
 void port_sleep_until_wall(uint64_t wall_ns); /* CLOCK_WALL_NS: time without power counts */
 uint64_t port_mono_ns(void);
 uint64_t port_deadline_ms(uint64_t timeout_ms);
 void port_console_forget_input(void);      /* what was typed is the parent's */
 int port_readline_rx_chr(void);            /* mp_hal_stdin_rx_chr for readline */
+struct _vstr_t;
+int port_readline(struct _vstr_t *line, const char *prompt); /* readline for the prompt and input(), of several threads */
+#define mp_hal_readline port_readline
+void port_line_init(void);                 /* nobody has a line */
 
 #define PORT_MEMORY_SIZE_MIN (1024 * 1024ul) /* of a process's heap */
 size_t port_heap_end_set(size_t page_count);  /* the region has so many pages (0: all); returns its size in bytes */

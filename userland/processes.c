@@ -18,6 +18,7 @@
 #include "codec.h"
 #include "modrevenant.h"
 #include "syscall.h"
+#include "thread.h"
 
 bool port_is_child;
 
@@ -51,7 +52,7 @@ static void wait_or_raise(uint64_t deadline_ns) {
     if (port_mono_ns() >= deadline_ns) {
         mp_raise_OSError(MP_ETIMEDOUT);
     }
-    port_wait_until(deadline_ns);
+    port_thread_wait(deadline_ns);
     mp_handle_pending(true);
 }
 
@@ -298,6 +299,7 @@ static mp_obj_t revenant_fork(void) {
     long id = checked(sys_fork());
     if (id == 0) {
         port_is_child = true;
+        port_thread_forked();
         port_console_forget_input();
         port_random_reseed();
     }

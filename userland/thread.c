@@ -4,7 +4,7 @@
  * Promise: one gives way where it waits (input, sleep, messages, select, locks) and at the VM's polls (mpconfigport.h), never
  * in between, so that no object is seen half changed; only when all wait does the process wait in the kernel, until the
  * nearest deadline. Stacks and records are ordinary memory, so threads outlive power cuts, and a fork copies all of them.
- * Called by: py/modthread.c, console.c, heap.c, main.c.
+ * Called by: py/modthread.c, console.c, heap.c, main.c, processes.c.
  */
 #include "py/gc.h"
 #include "py/mperrno.h"
@@ -24,6 +24,8 @@ _Static_assert(offsetof(mp_state_ctx_t, thread) == 0, "mp_thread_get_state (mpth
 struct port_thread port_main_thread = { .next = &port_main_thread, .stack_end = (void **)LAYOUT_STACK_END, .id = 1 };
 static struct port_thread *current = &port_main_thread;
 static struct port_thread *ended; /* it stood on its stack until another one ran */
+static struct port_thread *forker; /* in a fork: the one that called it */
+static struct port_thread *in_callback; /* while the scheduler is locked: it waits in one of its callbacks */
 
 /* Keeps the registers that a function must keep, and the stack pointer; goes on with those of another. The control words
  * of x87 and SSE are the same for all: nobody changes them. */
@@ -69,6 +71,11 @@ static void switch_to(struct port_thread *next) {
     struct port_thread *from = current;
     if (next == from) {
         return;
+    }
+    if (MP_STATE_VM(sched_state) >= 0) {
+        in_callback = NULL;
+    } else if (in_callback == NULL) {
+        in_callback = from;
     }
     from->state = mp_state_ctx.thread;
     mp_state_ctx.thread = next->state;
@@ -116,6 +123,7 @@ void port_threads_wake(void) {
 }
 
 void port_thread_wait(uint64_t deadline_ns) {
+    port_console_flush();
     if (is_collecting()) {
         port_events_take(deadline_ns);
         return;
@@ -131,9 +139,11 @@ void port_thread_wait(uint64_t deadline_ns) {
     current->has_event = false;
 }
 
-/* The scheduler's callbacks and finalisers are not interrupted by others' turns (upstream does likewise). */
+/* The scheduler's callbacks and finalisers are not interrupted by others' turns (upstream does likewise); where one waits,
+ * the others still take turns: else it would wait for ever. */
 void port_thread_turn(void) {
-    if (current->next != current && MP_STATE_VM(sched_state) >= 0 && !is_collecting()) {
+    bool is_callback = MP_STATE_VM(sched_state) < 0 && (in_callback == NULL || in_callback == current);
+    if (current->next != current && !is_callback && !is_collecting()) {
         switch_to(next_to_run());
     }
 }
@@ -158,6 +168,11 @@ void port_threads_end(void) {
     while (port_main_thread.next != &port_main_thread) {
         thread_free(port_main_thread.next);
     }
+    in_callback = NULL;
+}
+
+void port_thread_forked(void) {
+    forker = current;
 }
 
 /* --- the life of a thread --- */
@@ -165,6 +180,9 @@ void port_threads_end(void) {
 NORETURN static void thread_run(void) {
     ended_free();
     current->entry(current->arg);
+    if (current == forker) {
+        port_child_end(NULL);
+    }
     current->has_ended = true;
     ended = current;
     port_thread_wait(WAIT_FOREVER);

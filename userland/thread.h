@@ -2,7 +2,7 @@
  * userland/thread.h: the threads of a program, for the port's files that wait, collect or look for memory.
  *
  * Promise: a ring of at least one. All of it is ordinary memory of the process: the kernel knows nothing of it.
- * Included by: thread.c, console.c, heap.c, main.c.
+ * Included by: thread.c, console.c, heap.c, main.c, processes.c.
  */
 #ifndef USERLAND_THREAD_H
 #define USERLAND_THREAD_H
@@ -40,5 +40,6 @@ void port_thread_turn(void);                  /* others run, if they can */
 void port_thread_interrupt(void);             /* KeyboardInterrupt, in the main thread */
 void port_threads_collect(void);              /* marks what threads hold that do not run */
 void port_threads_end(void);                  /* all but the main one, which calls it */
+void port_thread_forked(void);                /* this process is a copy, and ends with the thread that calls this */
 
 #endif

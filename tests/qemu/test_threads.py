@@ -125,3 +125,58 @@ def test_limits(machine: Callable[..., Machine]) -> None:
     assert 4 < first < 14 and second >= first - 1
     said = now.command_at_prompt("id = _thread.start_new_thread(lambda: 1 / 0, ()); time.sleep_ms(1)")
     assert re.search(r"Unhandled exception in thread started by <function.*ZeroDivisionError", said, re.DOTALL)
+
+
+WAITS = """\
+import _thread, micropython, revenant, sys, time
+slept, ids, lines, turns = [], [], [], [0]
+def busy():
+    while True: turns[0] += 1
+def callback(timeout_ms):
+    time.sleep_ms(timeout_ms)
+    slept.append(timeout_ms)
+def scheduled():
+    id = _thread.start_new_thread(busy, ())
+    micropython.schedule(callback, 20)
+    while not slept: pass
+    return slept
+def fork():
+    lock.acquire()
+    child = revenant.fork()
+    if child == 0: sys.exit()
+    ids.append(child)
+def status():
+    while not ids: time.sleep_ms(1)
+    return revenant.wait(ids[0], 30000)
+def ask():
+    lines.append(input('asking'))
+lock = _thread.allocate_lock()
+lock.acquire()
+"""
+
+
+def test_where_others_wait(machine: Callable[..., Machine]) -> None:
+    """A callback that waits goes on; a thread's fork ends with it; a line is one thread's at a time."""
+    now = machine()
+    wait_for_prompt(now)
+    paste(now, WAITS)
+    assert value(now, "scheduled()") == [20]
+    now.command_at_prompt("id = _thread.start_new_thread(fork, ()); time.sleep_ms(1)")
+    now.command_at_prompt("lock.release()")
+    assert value(now, "status()") == 0
+    now.send(b"print('go'); id = _thread.start_new_thread(ask, ()); lines.append(input())\r")
+    now.expect_exact(b"asking")
+    now.send(b"one\rtwo\r")
+    wait_for_prompt(now)
+    assert value(now, "sorted(lines)") == ["one", "two"]
+
+
+def test_a_silent_machine_has_said_all(machine: Callable[..., Machine]) -> None:
+    """What a thread wrote comes out when all wait, also where it waits for a lock or has ended."""
+    now = machine()
+    wait_for_prompt(now)
+    now.command_at_prompt("import _thread; lock = _thread.allocate_lock(); taken = lock.acquire()")
+    for end in ("", "; lock.acquire()"):
+        program = f"import sys, time; time.sleep_ms(20); sys.stdout.write('wr' 'itten'){end}"
+        now.send(f"id = _thread.start_new_thread(exec, ({program!r}, ))\r".encode())
+        now.expect_exact(b"written")
