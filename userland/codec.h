@@ -1,8 +1,8 @@
 /*
  * userland/codec.h: Python values as bytes, for messages between processes.
  *
- * Promise: what was encoded decodes to an equal value of the same type: None, bool, int, float, str, bytes, tuple, list,
- * dict. Bytes that no encoder made are a ValueError, never a wrong access.
+ * Promise: what was encoded decodes to an equal value of the same type: None, bool, int, float, str, bytes, tuple,
+ * list, dict. Bytes that no encoder made are a ValueError, never a wrong access.
  * Used by: processes.c.
  */
 #ifndef USERLAND_CODEC_H

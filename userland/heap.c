@@ -1,11 +1,11 @@
 /*
  * userland/heap.c: where the garbage collector's areas lie, and when the heap grows.
  *
- * Promise: starts with 512 KiB; after a collection that leaves more than half in use, of the first area alone an eighth,
- * an area as large as all others together is added (pages that are never touched cost nothing); empty areas are given
- * back to the kernel. A small program so dirties few pages, and a large one does not collect again and again. It never
- * grows beyond its limit, nor by more than half of the disk's free space: a program that runs away gets a MemoryError,
- * not a full disk. Stacks of threads lie between the areas and count as they do.
+ * Promise: starts with 512 KiB; after a collection that leaves more than half in use, of the first area alone an
+ * eighth, an area as large as all others together is added (pages that are never touched cost nothing); empty areas are
+ * given back to the kernel. A small program so dirties few pages, and a large one does not collect again and again. It
+ * never grows beyond its limit, nor by more than half of the disk's free space: a program that runs away gets a
+ * MemoryError, not a full disk. Stacks of threads lie between the areas and count as they do.
  * Called by: py/gc.c, main.c, modrevenant.c, thread.c.
  */
 #include <string.h>
@@ -140,7 +140,8 @@ void port_heap_init(void) {
     gc_init((void *)LAYOUT_HEAP_START, (void *)(LAYOUT_HEAP_START + HEAP_FIRST_SIZE));
 }
 
-/* Of 32 entries of two bits in an allocation table: how many are not 0. Without a call, for it is done after each collection. */
+/* Of 32 entries of two bits in an allocation table: how many are not 0. Without a call, for it is done after each
+ * collection. */
 static unsigned int entries_used_count(uint64_t entries) {
     uint64_t used = (entries | entries >> 1) & 0x5555555555555555ull;
     used = (used & 0x3333333333333333ull) + (used >> 2 & 0x3333333333333333ull);
@@ -168,7 +169,8 @@ static size_t heap_block_count(void) {
     return count;
 }
 
-/* More than half is in use; of the first area alone an eighth: a mark costs more there than the pages of a second one. */
+/* More than half is in use; of the first area alone an eighth: a mark costs more there than the pages of a second
+ * one. */
 static bool heap_is_full(void) {
     size_t used_count = 0, block_count = heap_block_count();
     for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
@@ -188,8 +190,8 @@ static void heap_append(mp_state_mem_area_t *area) {
 }
 
 /*
- * gc.c takes an area for empty, too, when its first block is all that lives there: that one stays. And one that would be
- * added anew at once stays as it is, for a new one dirties its tables, a page for each 86 of its own.
+ * gc.c takes an area for empty, too, when its first block is all that lives there: that one stays. And one that would
+ * be added anew at once stays as it is, for a new one dirties its tables, a page for each 86 of its own.
  */
 static void released_settle(void) {
     while (released != NULL) {

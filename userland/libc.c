@@ -1,9 +1,9 @@
 /*
  * userland/libc.c: the few functions of C's library that MicroPython, littlefs and the compiler call.
  *
- * Promise: as the C standard says (tests/host/test_libc.py); memory functions move 16 bytes at a time (x86 does not mind
- * unaligned ones), and what is left over by more moves that overlap. The benchmarks against Linux feel each instruction
- * of the short ones (`revenant bench python`).
+ * Promise: as the C standard says (tests/host/test_libc.py); memory functions move 16 bytes at a time (x86 does not
+ * mind unaligned ones), and what is left over by more moves that overlap. The benchmarks against Linux feel each
+ * instruction of the short ones (`revenant bench python`).
  * Called by: everything in this program. Compiled without loop-to-call conversion, else memcpy would call itself.
  */
 #include <math.h>
@@ -50,7 +50,8 @@ static inline void copy_medium(char *t, const char *f, size_t size) {
     *(vector_t *)(t + size - 16) = last;
 }
 
-/* Also where `to` lies before an overlapping `from`: the last bytes are read first, the others before they are passed. */
+/* Also where `to` lies before an overlapping `from`: the last bytes are read first, the others before they are
+ * passed. */
 static void copy_forward(char *t, const char *f, size_t size) {
     const vector_t *f_last = (const vector_t *)(f + size - 64);
     vector_t last[4] = { f_last[0], f_last[1], f_last[2], f_last[3] };

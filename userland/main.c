@@ -1,9 +1,10 @@
 /*
  * userland/main.c: the first instruction in ring 3, and the interpreter's life: start, programs, prompt, soft reset.
  *
- * Promise: never ends. A soft reset (Ctrl-D, SystemExit) ends threads, empties heap and native code and keeps the files.
- * Called by: the kernel, once, at genesis, and for each process that is spawned. Every later start goes on in the middle
- * of this program.
+ * Promise: never ends. A soft reset (Ctrl-D, SystemExit) ends threads, empties heap and native code and keeps the
+ * files.
+ * Called by: the kernel, once, at genesis, and for each process that is spawned. Every later start goes on in the
+ * middle of this program.
  */
 #include <stdlib.h>
 
@@ -93,7 +94,8 @@ static void prompt_run(void) {
     }
 }
 
-/* Keeps the moment before a soft reset under a tag. False when the machine has been brought back to this very moment. */
+/* Keeps the moment before a soft reset under a tag. False when the machine has been brought back to this very
+ * moment. */
 static bool reset_confirmed(void) {
     port_console_flush();
     sys_tag(NULL, 0);

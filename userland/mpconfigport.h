@@ -123,7 +123,7 @@ unsigned long port_random_seed(void);
 #define MICROPY_PY_SSL                          (0)
 #define MICROPY_PY_BTREE                        (0)
 #define MICROPY_PY_THREAD                       (1)
-#define MICROPY_PY_THREAD_GIL                   (0) /* nobody is interrupted: threads give way by themselves (thread.c) */
+#define MICROPY_PY_THREAD_GIL                   (0) /* threads give way by themselves (thread.c) */
 #define MICROPY_PY_NETWORK                      (0)
 #define MICROPY_PY_SOCKET                       (0)
 #define MICROPY_PY_WEBSOCKET                    (1)

@@ -22,7 +22,7 @@ uint64_t port_deadline_ms(uint64_t timeout_ms);
 void port_console_forget_input(void);      /* what was typed is the parent's */
 int port_readline_rx_chr(void);            /* mp_hal_stdin_rx_chr for readline */
 struct _vstr_t;
-int port_readline(struct _vstr_t *line, const char *prompt); /* readline for the prompt and input(), of several threads */
+int port_readline(struct _vstr_t *line, const char *prompt); /* for the prompt and input(), of several threads */
 #define mp_hal_readline port_readline
 void port_line_init(void);                 /* nobody has a line */
 
@@ -30,7 +30,7 @@ void port_line_init(void);                 /* nobody has a line */
 size_t port_heap_end_set(size_t page_count);  /* the region has so many pages (0: all); returns its size in bytes */
 size_t port_heap_size(size_t page_count);     /* the same in bytes */
 extern size_t port_heap_limit; /* of all areas together, in bytes; survives a soft reset */
-void *port_stack_alloc(size_t *size); /* for a thread; size is rounded up to pages; NULL: the heap could not grow so either */
+void *port_stack_alloc(size_t *size); /* for a thread, rounded up to pages; NULL: the heap could not grow so either */
 void port_heap_init(void);  /* empty heap with one small area; pages of an earlier one are given back */
 void port_exec_init(void);  /* forgets all native code */
 void port_files_mount(void); /* mounts the files region at "/", formatting it at the first start */

@@ -2,8 +2,8 @@
  * userland/mpthreadport.h: what MicroPython's core asks of threads where it must cost nothing.
  *
  * Promise: the state of the thread that runs is always in mp_state_ctx (thread.c exchanges it), at an address that the
- * compiler knows, so that programs without threads pay nothing for them. Nobody is interrupted: a thread gives way only where
- * thread.c is called, never inside the collector or the table of strings, so their mutexes are empty.
+ * compiler knows, so that programs without threads pay nothing for them. Nobody is interrupted: a thread gives way only
+ * where thread.c is called, never inside the collector or the table of strings, so their mutexes are empty.
  * Included by: py/mpthread.h.
  */
 #ifndef USERLAND_MPTHREADPORT_H

@@ -1,9 +1,11 @@
 /*
- * userland/thread.c: Python's threads (`_thread`): they take turns inside the one thread that the kernel gives a process.
+ * userland/thread.c: Python's threads (`_thread`): they take turns inside the one thread that the kernel gives a
+ * process.
  *
- * Promise: one gives way where it waits (input, sleep, messages, select, locks) and at the VM's polls (mpconfigport.h), never
- * in between, so that no object is seen half changed; only when all wait does the process wait in the kernel, until the
- * nearest deadline. Stacks and records are ordinary memory, so threads outlive power cuts, and a fork copies all of them.
+ * Promise: one gives way where it waits (input, sleep, messages, select, locks) and at the VM's polls (mpconfigport.h),
+ * never in between, so that no object is seen half changed; only when all wait does the process wait in the kernel,
+ * until the nearest deadline. Stacks and records are ordinary memory, so threads outlive power cuts, and a fork copies
+ * all of them.
  * Called by: py/modthread.c, console.c, heap.c, main.c, processes.c.
  */
 #include "py/gc.h"
@@ -27,8 +29,8 @@ static struct port_thread *ended; /* it stood on its stack until another one ran
 static struct port_thread *forker; /* in a fork: the one that called it */
 static struct port_thread *in_callback; /* while the scheduler is locked: it waits in one of its callbacks */
 
-/* Keeps the registers that a function must keep, and the stack pointer; goes on with those of another. The control words
- * of x87 and SSE are the same for all: nobody changes them. */
+/* Keeps the registers that a function must keep, and the stack pointer; goes on with those of another. The control
+ * words of x87 and SSE are the same for all: nobody changes them. */
 void port_stack_switch(void ***stack_pointer, void **other);
 __asm__ (
     ".text\n"
@@ -84,7 +86,8 @@ static void switch_to(struct port_thread *next) {
     ended_free();
 }
 
-/* While it sweeps, finalisers run: of a file, which may lie on a block device made in Python. Nobody else may allocate then. */
+/* While it sweeps, finalisers run: of a file, which may lie on a block device made in Python. Nobody else may allocate
+ * then. */
 static bool is_collecting(void) {
     return MP_STATE_THREAD(gc_lock_depth) & GC_COLLECT_FLAG;
 }
@@ -139,8 +142,8 @@ void port_thread_wait(uint64_t deadline_ns) {
     current->has_event = false;
 }
 
-/* The scheduler's callbacks and finalisers are not interrupted by others' turns (upstream does likewise); where one waits,
- * the others still take turns: else it would wait for ever. */
+/* The scheduler's callbacks and finalisers are not interrupted by others' turns (upstream does likewise); where one
+ * waits, the others still take turns: else it would wait for ever. */
 void port_thread_turn(void) {
     bool is_callback = MP_STATE_VM(sched_state) < 0 && (in_callback == NULL || in_callback == current);
     if (current->next != current && !is_callback && !is_collecting()) {

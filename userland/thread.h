@@ -21,7 +21,7 @@ struct port_thread {
     mp_state_thread_t state;         /* while another one runs; of the one that runs it is in mp_state_ctx */
     void **stack_pointer;            /* likewise; registers lie there */
     void **stack_end;
-    char *memory;                    /* the stack, and this record at its end; NULL: the main thread's, which is the image's */
+    char *memory;                    /* the stack, and this record at its end; NULL: the main thread's */
     size_t memory_size;
     uint64_t deadline_ns;            /* it waits until then or an event; 0: it goes on at its turn */
     bool has_event;                  /* something happened that it may not have looked at yet */

@@ -53,8 +53,8 @@ enum clock_id { CLOCK_MONO_NS = 0, CLOCK_WALL_NS = 1 };
 enum wait_bits { WAIT_CONSOLE_IN = 1, WAIT_CONSOLE_OUT = 2, WAIT_RESUMED = 4, WAIT_NOTICE = 8 };
 enum power_kind { POWER_OFF = 0, POWER_RESET = 1 };
 
-/* Why the machine went on in another way than by going on. Written into the machine record by the tools; the last one by the
- * kernel, which finds itself on another near than before. */
+/* Why the machine went on in another way than by going on. Written into the machine record by the tools; the last one
+ * by the kernel, which finds itself on another near than before. */
 enum resume_reason {
     RESUME_RESTART = 0, RESUME_ROLLBACK = 1, RESUME_FORK = 2, RESUME_UPGRADE = 3, RESUME_OTHER_MACHINE = 4
 };

@@ -2,8 +2,8 @@
  * kernel/drivers/console.h: the two serial ports. COM1 is the programs' console, COM2 the kernel's voice.
  *
  * Promise: bytes go out in order, by interrupt, FIFO filled at each; input is handed to the sink as it comes, none is
- * dropped while the sink takes it. No busy waiting but in panic. What goes to COM1 is shown on the screen (terminal.h), if
- * there is one, at the same moment.
+ * dropped while the sink takes it. No busy waiting but in panic. What goes to COM1 is shown on the screen (terminal.h),
+ * if there is one, at the same moment.
  * Called by: proc/console (through main.c's tables), lib/log's sink. Context: interrupts off.
  */
 #ifndef DRIVERS_CONSOLE_H

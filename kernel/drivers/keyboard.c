@@ -1,10 +1,10 @@
 /*
  * kernel/drivers/keyboard.c: scan codes of set 1 from an i8042, by IRQ 1, as the bytes of a terminal (keyboard.h).
  *
- * Promise: a code stays in the controller while the sink has no room for all bytes of a key. IRQ 1 is an edge: its handler
- * leaves only when the controller is empty, or room has to come first. Its lamps stay as they are.
- * Called by: main.c, interrupts. Context: interrupts off. Sources: IBM PS/2 technical reference, "Keyboard/Auxiliary Device
- * Controller"; readline.c of MicroPython for the keys' sequences.
+ * Promise: a code stays in the controller while the sink has no room for all bytes of a key. IRQ 1 is an edge: its
+ * handler leaves only when the controller is empty, or room has to come first. Its lamps stay as they are.
+ * Called by: main.c, interrupts. Context: interrupts off. Sources: IBM PS/2 technical reference, "Keyboard/Auxiliary
+ * Device Controller"; readline.c of MicroPython for the keys' sequences.
  */
 #include "drivers/keyboard.h"
 

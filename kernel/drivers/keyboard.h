@@ -1,8 +1,8 @@
 /*
  * kernel/drivers/keyboard.h: a PS/2 keyboard as a second source of the console's input.
  *
- * Promise: keys become the bytes that a terminal would send, US layout, none dropped while the sink takes them. What is held
- * down is forgotten at a start. Called by: main.c. Context: interrupts off.
+ * Promise: keys become the bytes that a terminal would send, US layout, none dropped while the sink takes them. What is
+ * held down is forgotten at a start. Called by: main.c. Context: interrupts off.
  */
 #ifndef DRIVERS_KEYBOARD_H
 #define DRIVERS_KEYBOARD_H

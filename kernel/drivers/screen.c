@@ -1,9 +1,9 @@
 /*
  * kernel/drivers/screen.c: VGA text mode 3 (screen.h), as SeaBIOS leaves it before it starts anything.
  *
- * Promise: a row more costs the cells of that row: the adapter's memory has room for eight screens, the first shown cell
- * walks through it, and only at its end all rows are copied to its begin. Each access is an exit under emulation: what is
- * drawn before the screen is revealed is drawn in RAM.
+ * Promise: a row more costs the cells of that row: the adapter's memory has room for eight screens, the first shown
+ * cell walks through it, and only at its end all rows are copied to its begin. Each access is an exit under emulation:
+ * what is drawn before the screen is revealed is drawn in RAM.
  * Called by: main.c, terminal.c. Context: interrupts off. Sources: IBM VGA registers, as in FreeVGA's reference.
  */
 #include "drivers/screen.h"

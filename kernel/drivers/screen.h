@@ -1,9 +1,11 @@
 /*
  * kernel/drivers/screen.h: the cells of a VGA in text mode, 25 rows of 80, and its cursor.
  *
- * Promise: where firmware has set no such mode up, or there is no VGA, nothing is found, and two ports were read for it.
- * Nothing of it is kept: each start finds an empty screen. A cell is a character of code page 437 and, above it, its colours.
- * Called by: main.c (screen_init), terminal.c. Context: interrupts off. Positions are row * SCREEN_COLUMN_COUNT + column.
+ * Promise: where firmware has set no such mode up, or there is no VGA, nothing is found, and two ports were read for
+ * it. Nothing of it is kept: each start finds an empty screen. A cell is a character of code page 437 and, above it,
+ * its colours.
+ * Called by: main.c (screen_init), terminal.c. Context: interrupts off. Positions are row * SCREEN_COLUMN_COUNT +
+ * column.
  */
 #ifndef DRIVERS_SCREEN_H
 #define DRIVERS_SCREEN_H

@@ -1,8 +1,8 @@
 /*
  * kernel/drivers/terminal.c: a terminal of the xterm kind, as far as programs at a prompt need it (terminal.h).
  *
- * Promise: any bytes leave row, column and sequence in their bounds. A character in the last column keeps the cursor there
- * until another comes (deferred wrap). What is erased gets the background of the moment.
+ * Promise: any bytes leave row, column and sequence in their bounds. A character in the last column keeps the cursor
+ * there until another comes (deferred wrap). What is erased gets the background of the moment.
  * Called by: console.c, main.c. Context: interrupts off. Sources: ECMA-48, xterm's ctlseqs.
  */
 #include "drivers/terminal.h"

@@ -2,8 +2,8 @@
  * kernel/lib/log.c: the kernel's voice: log lines and the panic.
  *
  * Promise: log_print adds the newline; nothing here allocates. A panic says its reason,
- * the backtrace, what was being committed and the last events, then ends in the sink; a fault inside a panic goes on with the panic's next
- * step.
+ * the backtrace, what was being committed and the last events, then ends in the sink; a fault inside a panic goes on
+ * with the panic's next step.
  * Called by: everybody, interrupts off. The sink comes from main.c; without one, log lines are lost and a panic is a
  * trap.
  */

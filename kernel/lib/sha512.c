@@ -50,7 +50,8 @@ static void compress(uint64_t state[8], const uint8_t *block) {
     memcpy(v, state, sizeof v);
     for (unsigned i = 0; i < ROUND_COUNT; i++) {
         uint64_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]), majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-        uint64_t t1 = v[7] + (rotate(v[4], 14) ^ rotate(v[4], 18) ^ rotate(v[4], 41)) + choice + round_constant[i] + w[i];
+        uint64_t sum = rotate(v[4], 14) ^ rotate(v[4], 18) ^ rotate(v[4], 41);
+        uint64_t t1 = v[7] + sum + choice + round_constant[i] + w[i];
         uint64_t t2 = (rotate(v[0], 28) ^ rotate(v[0], 34) ^ rotate(v[0], 39)) + majority;
         memmove(&v[1], &v[0], 7 * sizeof v[0]);
         v[4] += t1;

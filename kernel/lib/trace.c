@@ -1,8 +1,8 @@
 /*
  * kernel/lib/trace.c: the ring of the last events, always on.
  *
- * Promise: an event costs a clock reading and a few stores; nothing allocates or fails. Panics and stopped programs print the
- * newest ones; proc/trace.c puts them into persistent pages.
+ * Promise: an event costs a clock reading and a few stores; nothing allocates or fails. Panics and stopped programs
+ * print the newest ones; proc/trace.c puts them into persistent pages.
  * Called by: everybody, interrupts off.
  */
 #include "lib/lib.h"

@@ -2,8 +2,8 @@
  * kernel/lib/zstd.c: decompresses pages (zstd, RFC 8878).
  *
  * Promise: any input is safe: it gives exactly `size` bytes or fails; no memory but a static work area, no other state.
- * The decoder is upstream's, which the build fetches: its portable C in this one unit, made small (a page is 4 KiB: what
- * is fast for megabytes only costs here), without a heap, without its checksums.
+ * The decoder is upstream's, which the build fetches: its portable C in this one unit, made small (a page is 4 KiB:
+ * what is fast for megabytes only costs here), without a heap, without its checksums.
  * Called by: main.c for the store (pages of far stores); tests on the host. Not in two contexts at once.
  */
 #include "lib/lib.h"

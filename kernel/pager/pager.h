@@ -90,17 +90,18 @@ int pager_space_end(struct space *space, uint64_t id);
 
 /* Drops clean pages for who may not wait: a commit that has used up its reserve. 1: it is worth trying again. */
 int pager_memory_make(void);
-/* 1: programs need more pages than there is room for, and take them from each other (all of memory within seconds). To be
- * asked often. */
+/* 1: programs need more pages than there is room for, and take them from each other (all of memory within seconds). To
+ * be asked often. */
 int pager_memory_is_short(uint64_t now);
 
-void pager_start_over(void);                /* a program waits for input, the first time: says whether its resume list was good */
+void pager_start_over(void);                /* a program first waits for input: says whether its resume list was good */
 
 int pager_describe(char *text, size_t size); /* what is durable, being committed, dirty; for panics, at any time */
 uint64_t pager_epoch(void);
 uint64_t pager_durable(void);               /* newest durable generation */
 void pager_want_commit(void);               /* a snapshot as soon as possible, even of nothing */
-/* The generation of this epoch gets a tag. -E_BUSY: it has one, or that of the running commit has: try again after it. */
+/* The generation of this epoch gets a tag. -E_BUSY: it has one, or that of the running commit has: try again after
+ * it. */
 int pager_tag(const char *name, int automatic);
 int pager_work(unsigned budget, int idle);  /* a slice of background work; 1: more to do right now */
 uint64_t pager_deadline_ns(void);           /* when pager_work has to be called next; UINT64_MAX: after an event */

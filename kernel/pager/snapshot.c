@@ -297,7 +297,8 @@ void pager_stats(struct machine_stats *stats) {
     stats->far_remaining = facts.far_remaining;
     stats->complete = (uint64_t)facts.complete;
     for (unsigned i = 0; i < STORE_FAR_COUNT_MAX; i++)
-        stats->far[i] = (struct far_stats){facts.far[i + 1].fetched, facts.far[i + 1].verified, facts.far[i + 1].unused};
+        stats->far[i] =
+            (struct far_stats){facts.far[i + 1].fetched, facts.far[i + 1].verified, facts.far[i + 1].unused};
     stats->near_blocks_total = facts.near_blocks_total;
     stats->near_blocks_free = facts.near_blocks_free;
     throttle_stats(stats);

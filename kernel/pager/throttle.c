@@ -4,7 +4,8 @@
  * Promise: an epoch holds about what near wrote in half a second of the commits before (so output waits a second, not
  * for all of memory), and never more dirty pages than DIRTY_SHARE of memory, so the commit always finds frames for its
  * nodes. Each program may make as many pages dirty as any other; one that has had its share waits for the next freeze.
- * Called by: fault.c and dirty.c (first writes), snapshot.c. Context: kernel, interrupts off; the fast path is one compare.
+ * Called by: fault.c and dirty.c (first writes), snapshot.c. Context: kernel, interrupts off; the fast path is one
+ * compare.
  */
 #include "abi/syscall.h"
 #include "lib/lib.h"

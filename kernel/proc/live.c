@@ -1,8 +1,8 @@
 /*
  * kernel/proc/live.c: keeps the live_record (abi/live.h) up to date for whoever looks into the machine's memory.
  *
- * Promise: it is of the moment before the CPU idles, or no older than LIVE_INTERVAL_NS and an interrupt; bounded work, the
- * same whether anybody looks.
+ * Promise: it is of the moment before the CPU idles, or no older than LIVE_INTERVAL_NS and an interrupt; bounded work,
+ * the same whether anybody looks.
  * Called by: schedule.c. Context: kernel, interrupts off.
  */
 #include "abi/live.h"

@@ -298,7 +298,8 @@ int64_t sys_spawn(const struct thread_registers *r) {
     return process_record(slot)->id;
 }
 
-/* 0: a generation holds the moment of the call, so that nothing in the caller's space is dirty. Else as syscall_again. */
+/* 0: a generation holds the moment of the call, so that nothing in the caller's space is dirty. Else as
+ * syscall_again. */
 static int64_t fork_generation_wait(uint32_t thread) {
     uint64_t generation = thread_record(thread)->fork_generation;
     if (generation == 0)

@@ -1,10 +1,10 @@
 /*
  * kernel/proc/schedule.c: which thread runs, what is done between, and when the CPU sleeps.
  *
- * Promise: ready threads take turns of QUANTUM_NS; while memory is short, a few do for TURN_NS, then others, so that each
- * has its pages long enough to get on; a thread that waits is its registers plus a key; an idle machine
- * halts the CPU. The loaded thread's registers are put into its record only when another is loaded or at a freeze, so
- * that idling dirties nothing. When the last thread has ended, that is saved, the output let out, and the machine ends.
+ * Promise: ready threads take turns of QUANTUM_NS; while memory is short, a few do for TURN_NS, then others, so that
+ * each has its pages long enough to get on; a thread that waits is its registers plus a key; an idle machine halts the
+ * CPU. The loaded thread's registers are put into its record only when another is loaded or at a freeze, so that idling
+ * dirties nothing. When the last thread has ended, that is saved, the output let out, and the machine ends.
  * Called by: arch (before each return to ring 3), syscall.c, pager's hooks. Context: kernel, interrupts off.
  */
 #include "lib/lib.h"
@@ -218,8 +218,8 @@ static struct thread *first_ready(uint64_t from, uint64_t to) {
 }
 
 /*
- * Memory is short: more programs at once would only take pages from each other. Who comes from an event is next, then who
- * has waited longest. NULL: those whose turn it is wait for their pages.
+ * Memory is short: more programs at once would only take pages from each other. Who comes from an event is next, then
+ * who has waited longest. NULL: those whose turn it is wait for their pages.
  */
 static struct thread *thread_on_turn(uint64_t now) {
     uint64_t most = frame_count_total() / FRAMES_PER_TURN;
@@ -238,7 +238,8 @@ static struct thread *thread_pick(uint64_t now) {
         return NULL;
     if (loaded != NULL && loaded->state == RUNTIME_READY && now < quantum_end_ns)
         return loaded;
-    struct thread *thread = pager_memory_is_short(now) ? thread_on_turn(now) : list_entry(ready.next, struct thread, link);
+    struct thread *first = list_entry(ready.next, struct thread, link);
+    struct thread *thread = pager_memory_is_short(now) ? thread_on_turn(now) : first;
     if (thread == NULL)
         return NULL;
     list_remove(&thread->link);

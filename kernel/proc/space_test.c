@@ -2,7 +2,8 @@
  * kernel/proc/space_test.c: more spaces than programs, for benchmarks of the freeze (option test_spaces); and all pages
  * of a program before it goes on, for a debugger that compares them (option test_resident).
  *
- * Each such space has one mapped, written page. They hold no program and are in no record: they vanish at the next start.
+ * Each such space has one mapped, written page. They hold no program and are in no record: they vanish at the next
+ * start.
  * Called by: resume.c, after the programs' spaces exist. May wait for the disk (proc_env.poll).
  */
 #include "lib/error.h"

@@ -1,9 +1,9 @@
 /*
  * kernel/proc/stack.c: what a report says of a stopped program's stack.
  *
- * Programs keep no frame pointers, and the rules that find their callers (DWARF's call frame information) are with the host
- * (tools/revenant/unwind.py). These need few words: return addresses, and saved values of RBP where a frame hangs on it. So
- * those are printed that point to code, or further up the stack to where a return address lies above.
+ * Programs keep no frame pointers, and the rules that find their callers (DWARF's call frame information) are with the
+ * host (tools/revenant/unwind.py). These need few words: return addresses, and saved values of RBP where a frame hangs
+ * on it. So those are printed that point to code, or further up the stack to where a return address lies above.
  * Called by: syscall.c. Context: kernel, interrupts off. Only what is in RAM is looked at, and none of it is believed.
  */
 #include "lib/lib.h"

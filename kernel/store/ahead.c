@@ -1,11 +1,11 @@
 /*
  * kernel/store/ahead.c: blocks of far stores, read in runs before anyone has asked for each of them.
  *
- * Promise: what lies here is raw: whoever takes a block verifies it by the pointer that led to it. A block is read once:
- * who wants one that is on its way waits for the run. When memory is short the oldest runs go, a run is shortened or
- * not made; nothing depends on it. A disk that answers nothing for FAR_LATE_NS while it has runs is late: where another one
- * serves the store, that one is asked, too, and whoever answers first serves; again and again, as long as it fails and
- * somebody waits. What the late one has stays the device's until it answers.
+ * Promise: what lies here is raw: whoever takes a block verifies it by the pointer that led to it. A block is read
+ * once: who wants one that is on its way waits for the run. When memory is short the oldest runs go, a run is shortened
+ * or not made; nothing depends on it. A disk that answers nothing for FAR_LATE_NS while it has runs is late: where
+ * another one serves the store, that one is asked, too, and whoever answers first serves; again and again, as long as
+ * it fails and somebody waits. What the late one has stays the device's until it answers.
  * Called by: fetch.c (misses), open.c (what a start touches), fill.c. Completions run in interrupt context.
  */
 #include "store/internal.h"
@@ -139,7 +139,8 @@ void ahead_touch(unsigned home, uint64_t block) {
     run->touched |= (uint64_t)1 << (block - run->first);
 }
 
-/* The hashes of a page that is here and those beside it, which are likely to be wanted next: four cost little more than one. */
+/* The hashes of a page that is here and those beside it, which are likely to be wanted next: four cost little more than
+ * one. */
 static void hash_around(struct run *run, unsigned index) {
     uint8_t hash[HASH_GROUP_COUNT][HASH_SIZE];
     const void *page[HASH_GROUP_COUNT] = {run->io.page[index]};
@@ -186,7 +187,8 @@ uint64_t ahead_answered_ns(unsigned disk) { return answered_ns[disk]; }
 /* Whether a disk that was late has not answered since. */
 int ahead_is_stuck(unsigned disk) {
     for (unsigned i = 0; i < RUN_COUNT; i++)
-        if (runs[i].state == RUN_LOADING && runs[i].hedged && runs[i].disk == disk && answered_ns[disk] < runs[i].start_ns)
+        if (runs[i].state == RUN_LOADING && runs[i].hedged && runs[i].disk == disk &&
+            answered_ns[disk] < runs[i].start_ns)
             return 1;
     return 0;
 }
@@ -209,8 +211,8 @@ static int is_hedged(const struct run *run) {
 }
 
 /*
- * Asks other disks for what is late. `instead` says which: 0: there is none. What was asked for like this before is asked for
- * again only where somebody `waits`.
+ * Asks other disks for what is late. `instead` says which: 0: there is none. What was asked for like this before is
+ * asked for again only where somebody `waits`.
  */
 void ahead_hedge(unsigned (*instead)(unsigned disk, unsigned home),
                  int (*waits)(unsigned home, uint64_t first, unsigned block_count)) {

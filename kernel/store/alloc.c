@@ -50,8 +50,8 @@ static int is_avoided(uint64_t block) {
 }
 
 /*
- * Blocks whose copies were dropped: free in the root that is being built, but the durable one still names them. They rest
- * until it is durable.
+ * Blocks whose copies were dropped: free in the root that is being built, but the durable one still names them. They
+ * rest until it is durable.
  */
 static uint32_t resting[REST_COUNT_MAX];
 static unsigned resting_count;

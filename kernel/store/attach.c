@@ -1,8 +1,8 @@
 /*
  * kernel/store/attach.c: which store a far disk is that the start did not wait for: asked each second.
  *
- * Promise: a far disk that does not answer holds nobody up who can do without it, and is of use once it answers. What it
- * says is a name only (and, where a key is trusted, a signed root): every block that comes from it is verified.
+ * Promise: a far disk that does not answer holds nobody up who can do without it, and is of use once it answers. What
+ * it says is a name only (and, where a key is trusted, a signed root): every block that comes from it is verified.
  * Called by: open.c (the start), store_work. Completions run in interrupt context.
  */
 #include "store/internal.h"

@@ -203,8 +203,8 @@ static void load_done(struct store_fetch *fetch, int status) {
 }
 
 /*
- * Starts to read the node that the pointer names. -E_AGAIN when it has; wait_key is set. The meta tree is near's own: to
- * find a far block it is asked for a copy, so a part of it that lay in far would wait for itself.
+ * Starts to read the node that the pointer names. -E_AGAIN when it has; wait_key is set. The meta tree is near's own:
+ * to find a far block it is asked for a copy, so a part of it that lay in far would wait for itself.
  */
 int cache_load(struct node_key key, const struct block_ptr_disk *pointer) {
     struct node *node;

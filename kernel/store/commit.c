@@ -85,7 +85,8 @@ static uint64_t worst_case(const struct retain_survey *survey, int has_shares, u
     sum += bitmap + nodes_bound(bitmap, 1, bitmap, 0) + table + table / NODE_FANOUT + 1 + meta_dirty_count();
     sum += survey->leaving + survey->entry_count / LIST_ENTRY_COUNT_MAX; /* held lists */
     uint64_t clone_deaths = clone_pending() ? store.header.block_count - free_count : 0;
-    return sum + (sum + list_dead.count + clone_deaths) / LIST_ENTRY_COUNT_MAX + 1 + BOOT_OBJECT_COUNT + replace_bound();
+    uint64_t entry_count = sum + list_dead.count + clone_deaths;
+    return sum + entry_count / LIST_ENTRY_COUNT_MAX + 1 + BOOT_OBJECT_COUNT + replace_bound();
 }
 
 /* Left free by a commit with pages, so that some roots that give generations up can follow. */
@@ -463,9 +464,9 @@ static int finish(void) {
 }
 
 static int (*const phase[])(void) = {
-    begin,      keep,        retain,     let_go,      spaces,       pages,            drain_copies,
-    boot_step_commit, place_main, write_main, record,      place_meta, write_lists, write_meta,   wait_writes,      flush,
-    wait_writes, write_root, wait_writes, flush,      wait_writes,  finish,
+    begin,      keep,       retain, let_go,     spaces,      pages,      drain_copies, boot_step_commit,
+    place_main, write_main, record, place_meta, write_lists, write_meta, wait_writes,  flush,
+    wait_writes, write_root, wait_writes, flush, wait_writes, finish,
 };
 
 /* --- failures --- */
@@ -620,8 +621,8 @@ int store_work(unsigned budget) {
 }
 
 /*
- * When it has something to do although nothing completes: a store that did not answer is asked again. A little later than
- * that, since a timer may be early, and what was not due then would not be looked at again.
+ * When it has something to do although nothing completes: a store that did not answer is asked again. A little later
+ * than that, since a timer may be early, and what was not due then would not be looked at again.
  */
 uint64_t store_wait_ns(void) {
     uint64_t now = store.env->now_ns(), deadline = fetch_deadline_ns();

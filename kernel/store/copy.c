@@ -4,8 +4,8 @@
  *
  * Promise: a copy is named only after its write has completed, in meta pages that become durable with the next root;
  * what has come before a commit's last page was written becomes durable with that commit. When memory or space is
- * short, or all slots are taken, a copy is simply not made. A near that cannot hold all of them is a cache: copies that were
- * not used go for those that somebody asks for, or for a commit that finds no other room.
+ * short, or all slots are taken, a copy is simply not made. A near that cannot hold all of them is a cache: copies that
+ * were not used go for those that somebody asks for, or for a commit that finds no other room.
  * Called by: fetch.c (offers, finds), store_work (steps), commit.c (waits until none is half done).
  */
 #include "store/internal.h"

@@ -238,9 +238,9 @@ static int start_run(const struct job *job, unsigned disk) {
 }
 
 /*
- * Reads on, `distance` blocks behind one that is being taken, from the first disk that has them: at most `room` blocks, or, 0, as
- * far as its pace allows: what nobody waits for. How many blocks need not be looked at any more; 0: none can be had so;
- * -E_AGAIN: enough is on its way.
+ * Reads on, `distance` blocks behind one that is being taken, from the first disk that has them: at most `room` blocks,
+ * or, 0, as far as its pace allows: what nobody waits for. How many blocks need not be looked at any more; 0: none can
+ * be had so; -E_AGAIN: enough is on its way.
  */
 int fetch_unasked(unsigned home, uint64_t from, uint64_t distance, unsigned room) {
     uint64_t block = from + distance, block_count = store.far[home - 1].block_count;
@@ -262,8 +262,8 @@ int fetch_unasked(unsigned home, uint64_t from, uint64_t distance, unsigned room
 }
 
 /*
- * A node of a tree is being fetched. Behind a far one that was missing, and those that came so and are taken now, it is read on: who
- * walks about in a tree waits for pages only.
+ * A node of a tree is being fetched. Behind a far one that was missing, and those that came so and are taken now, it is
+ * read on: who walks about in a tree waits for pages only.
  */
 void fetch_nodes_ahead(const struct block_ptr_disk *pointer, int is_missing) {
     unsigned home = ptr_store(pointer);

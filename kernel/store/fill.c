@@ -1,11 +1,12 @@
 /*
- * kernel/store/fill.c: what nobody asks for comes, too: all that the adopted root reaches, until no far store is needed.
+ * kernel/store/fill.c: what nobody asks for comes, too: all that the adopted root reaches, until no far store is
+ * needed.
  *
  * Promise: asks for nothing while somebody else waits for a store, leaves the links' queues short (pace.c) and an
  * eighth of near free; goes on while a commit runs, so that the link does not run dry. Near is said to be complete only
  * after a walk that met nothing without an entry in the presence map, and by a root that makes that map durable.
- * Called by: store_fill (pager, in small pieces), open.c (which root), commit.c (may it be said). The walk is over the far
- * store's own tree: all far blocks of any later generation are in it, and it never changes.
+ * Called by: store_fill (pager, in small pieces), open.c (which root), commit.c (may it be said). The walk is over the
+ * far store's own tree: all far blocks of any later generation are in it, and it never changes.
  */
 #include "store/internal.h"
 

@@ -15,7 +15,8 @@ enum {
 
 struct store store;
 
-/* A read or write that is waited for. One that is not waited for any more keeps its page until the device has answered. */
+/* A read or write that is waited for. One that is not waited for any more keeps its page until the device has
+ * answered. */
 struct sync_io {
     struct store_io io;
     int used, pending, abandoned, status;
@@ -170,7 +171,8 @@ static void insert_root(const struct root_disk *root) {
     view.root[at] = *root;
 }
 
-/* The valid roots of the ring. One of another version that is newer than all of them is the state: older ones are not. */
+/* The valid roots of the ring. One of another version that is newer than all of them is the state: older ones are
+ * not. */
 static int view_ring(unsigned disk) {
     int status = 0, unknown = 0;
     uint64_t unknown_sequence = 0; /* the newest of another version */
@@ -215,7 +217,8 @@ static int is_signed(const struct store_options *options, const struct root_disk
 }
 
 static int is_trusted(const struct store_options *options, const struct root_disk *root) {
-    return (options->trust_given && memcmp(root->hash, options->trust, ROOT_HASH_SIZE) == 0) || is_signed(options, root);
+    return (options->trust_given && memcmp(root->hash, options->trust, ROOT_HASH_SIZE) == 0) ||
+           is_signed(options, root);
 }
 
 static const char *distrust_reason(const struct store_options *options) {
@@ -375,7 +378,8 @@ int root_may_follow(const struct store_options *options, unsigned disk, const st
     return 0;
 }
 
-/* Reads the identity of a far disk: it serves if near's table knows it and it is to be trusted; mute, it is asked later. */
+/* Reads the identity of a far disk: it serves if near's table knows it and it is to be trusted; mute, it is asked
+ * later. */
 static void attach_far_disk(const struct store_options *options, unsigned disk) {
     int status = view_header(disk);
     if (status == -E_IO)
@@ -528,8 +532,8 @@ static int trusted_root(const struct store_options *options, unsigned disk, stru
 }
 
 /* One round over the far disks; *late: one of them did not answer in time. */
-static unsigned choose_punctual_far(const struct store_options *options, struct root_disk *root, int patient, int *status,
-                                    int *late) {
+static unsigned choose_punctual_far(const struct store_options *options, struct root_disk *root, int patient,
+                                    int *status, int *late) {
     for (unsigned disk = 1; disk < store.env->disk_count; disk++) {
         if (store.env->disk_sectors[disk] == 0)
             continue;
@@ -547,8 +551,8 @@ static unsigned choose_punctual_far(const struct store_options *options, struct 
 }
 
 /*
- * The first far disk, in the order of preference, that has a root to adopt; it stays in view. Late ones are waited for only
- * when no other has it. 0: none, *status says why.
+ * The first far disk, in the order of preference, that has a root to adopt; it stays in view. Late ones are waited for
+ * only when no other has it. 0: none, *status says why.
  */
 static unsigned choose_far(const struct store_options *options, struct root_disk *root, int *status) {
     int late = 0;
@@ -670,7 +674,8 @@ static int resume(const struct store_options *options) {
     return 0;
 }
 
-/* A header may say more than the root that is not written yet; never less. So the copy that is read first comes last. */
+/* A header may say more than the root that is not written yet; never less. So the copy that is read first comes
+ * last. */
 int store_grow(uint64_t block_count) {
     uint64_t before = store.header.block_count;
     if (block_count <= before || block_count > UINT32_MAX)

@@ -3,8 +3,8 @@
  *
  * Promise: who fills near keeps a link busy but its queue short, so that somebody who waits for a block finds little
  * before him: a disk's window grows while answers come about as soon as its quickest one did, and shrinks while they
- * take a third longer (as TCP Vegas and LEDBAT do). Most of a window's answers must be late for that: a queue makes them
- * all so, but for those after a pause; a host that is busy only some.
+ * take a third longer (as TCP Vegas and LEDBAT do). Most of a window's answers must be late for that: a queue makes
+ * them all so, but for those after a pause; a host that is busy only some.
  * Called by: ahead.c (what was asked for, what has come), fetch.c (how much may be).
  */
 #include "store/internal.h"

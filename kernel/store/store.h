@@ -54,7 +54,7 @@ struct store_env {
 /* --- opening --- */
 struct store_retention {
     uint32_t count;                              /* newest generations, RETAIN_COUNT_MIN to RETAIN_COUNT_MAX */
-    uint32_t hourly, daily;                      /* of those that leave them, the first ones of so many hours and days */
+    uint32_t hourly, daily;                      /* of those that leave them, the first of so many hours and days */
 };
 
 struct store_options {
@@ -69,10 +69,10 @@ struct store_options {
 };
 
 /*
- * Finds near's newest valid root; or, where near is blank and a far disk has a trusted root, formats near and adopts the
- * first such one (its first root is durable when this returns). Uses env->poll; the only function that waits. -E_FOREIGN
- * near is not ours, or no far is a trusted one; -E_VERSION; -E_CORRUPT no valid root; -E_NOENT near blank and
- * nothing to adopt; -E_IO. Nothing is written in any of these cases. Says why through env->notice.
+ * Finds near's newest valid root; or, where near is blank and a far disk has a trusted root, formats near and adopts
+ * the first such one (its first root is durable when this returns). Uses env->poll; the only function that waits.
+ * -E_FOREIGN near is not ours, or no far is a trusted one; -E_VERSION; -E_CORRUPT no valid root; -E_NOENT near blank
+ * and nothing to adopt; -E_IO. Nothing is written in any of these cases. Says why through env->notice.
  */
 int store_open(const struct store_env *env, const struct store_options *options);
 uint64_t store_generation(void);                 /* of the newest durable root */
@@ -124,7 +124,8 @@ struct store_commit {
     uint64_t untag_generation;                   /* one that loses its tag; 0: none */
     const struct start_failures_disk *failures;  /* what the root says of failed starts from now on; NULL: as it is */
     int (*next)(struct store_commit *commit, struct store_commit_page *page); /* 1: page set; 0: no more */
-    /* Near failed: all is written anew, to other blocks; next() begins with the first page. NULL: a failure is the end. */
+    /* Near failed: all is written anew, to other blocks; next() begins with the first page. NULL: a failure is the
+     * end. */
     void (*again)(struct store_commit *commit);
     /* its block is on the disk (not yet flushed; with `again` perhaps not for the last time); may be NULL */
     void (*written)(struct store_commit *commit, struct store_commit_page *page);

@@ -68,7 +68,8 @@ static int whole_check(const struct block_ptr_disk *pointer) {
 
 /* A page; it lies in one block. */
 static int compressed_check(const struct block_ptr_disk *pointer) {
-    return ptr_level(pointer) == 0 && ptr_length(pointer) > 0 && ptr_offset(pointer) + ptr_length(pointer) <= BLOCK_SIZE;
+    return ptr_level(pointer) == 0 && ptr_length(pointer) > 0 &&
+           ptr_offset(pointer) + ptr_length(pointer) <= BLOCK_SIZE;
 }
 
 /* What a pointer names, out of the block that it lies in. What makes no sense is zeros, which do not have its hash. */

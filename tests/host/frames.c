@@ -1,8 +1,9 @@
 /*
  * tests/host/frames.c: the kernel's frame allocator on the host, without a direct map: which pages a memory map leaves.
  *
- * Reads lines "start size type" of a firmware's memory map; prints how many frames are free, then each that is given out.
- * Built and called by: test_frames.py. kernel/mm/frame.c is included, so that the pages can be had without being touched.
+ * Reads lines "start size type" of a firmware's memory map; prints how many frames are free, then each that is given
+ * out. Built and called by: test_frames.py. kernel/mm/frame.c is included, so that the pages can be had without being
+ * touched.
  */
 #include <stdio.h>
 #include <stdlib.h>

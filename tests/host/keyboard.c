@@ -1,9 +1,9 @@
 /*
  * tests/host/keyboard.c: the kernel's keyboard driver on the host, with a controller that holds scan codes.
  *
- * Reads scan codes from stdin; the sink has room for as many bytes as the argument says, and again so many whenever the driver
- * waits for room. Prints what the sink was given. Exit status 1 with a word if the driver takes a code that it should leave.
- * Built and called by: test_keyboard.py.
+ * Reads scan codes from stdin; the sink has room for as many bytes as the argument says, and again so many whenever the
+ * driver waits for room. Prints what the sink was given. Exit status 1 with a word if the driver takes a code that it
+ * should leave. Built and called by: test_keyboard.py.
  */
 #define ARCH_H /* the ports are here */
 #include <stddef.h>

@@ -2,7 +2,8 @@
  * tests/host/libc.c: the memory and string functions of userland/libc.c against slow and plain ones.
  *
  * Every size, offset and overlap up to some hundred bytes; what lies around the target must stay. Exits with 1 and says
- * which call was wrong. Linked by test_libc.py with the object file that the port is made of, its names prefixed `port_`.
+ * which call was wrong. Linked by test_libc.py with the object file that the port is made of, its names prefixed
+ * `port_`.
  */
 #include <stdint.h>
 #include <stdio.h>

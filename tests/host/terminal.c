@@ -1,9 +1,9 @@
 /*
  * tests/host/terminal.c: the kernel's terminal on the host, on a screen in memory.
  *
- * Reads bytes from stdin, gives them to the terminal in pieces as small as its UART's, and prints every cell, row by row, as
- * character and colours in hexadecimal; then the cursor's position and whether it is visible.
- * Built and called by: test_terminal.py.
+ * Reads bytes from stdin, gives them to the terminal in pieces as small as its UART's, and prints every cell, row by
+ * row, as character and colours in hexadecimal; then the cursor's position and whether it is visible. Built and called
+ * by: test_terminal.py.
  */
 #include <stdio.h>
 #include <stdlib.h>

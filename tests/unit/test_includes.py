@@ -1,4 +1,4 @@
-"""Who may include whom: the table of kernel/README.md, read from there and held against every #include."""
+"""Who may include whom: the table of kernel/README.md, read from there and held against every #include; short lines."""
 
 from __future__ import annotations
 
@@ -58,3 +58,11 @@ def test_internal_headers_stay_at_home(root: Path) -> None:
         for included in INCLUDE.findall(path.read_text()):
             if included.endswith("/internal.h"):
                 assert room_of(included) == room, f"{path} includes {included}"
+
+
+def test_lines_are_short(root: Path) -> None:
+    """As ruff has it for Python."""
+    paths = [path for room in ("boot", "kernel", "userland") for path in (root / room).rglob("*")]
+    sources = [path for path in paths if path.suffix in {".c", ".h", ".asm", ".inc", ".ld"}]
+    long = [f"{p}:{n + 1}" for p in sources for n, line in enumerate(p.read_text().splitlines()) if len(line) > 120]
+    assert sources and not long, "\n".join(long)

@@ -1,18 +1,19 @@
 /*
- * tests/host/native/crash_states.c: every state that a power cut can leave of a store's near disk, recovered and judged.
+ * tests/host/native/crash_states.c: every state that a power cut can leave of a store's near disk, recovered and
+ * judged.
  *
  *     crash_states [--seed N] [--states N] [--second N] [--window N] [--replay ID] [--verbose]
  *
- * A seeded life is recorded (life.c); between two flushes any write may be lost, kept or torn at a sector. For each window: all
- * subsets when it is small, else all prefixes, each write alone lost and alone kept; each write torn; then subsets and
- * tears by chance, up to --window states. Each state is opened by store_open and must come back as exactly the newest
- * root whose second flush was passed or the one being committed, whichever the state has: same root hash, every block
- * that it reaches (retained generations, lists, copies) in place, pages as the model has them, nothing written.
- * Second crashes: from some states on, the recovery and a commit after it are recorded in turn, and cut again.
+ * A seeded life is recorded (life.c); between two flushes any write may be lost, kept or torn at a sector. For each
+ * window: all subsets when it is small, else all prefixes, each write alone lost and alone kept; each write torn; then
+ * subsets and tears by chance, up to --window states. Each state is opened by store_open and must come back as exactly
+ * the newest root whose second flush was passed or the one being committed, whichever the state has: same root hash,
+ * every block that it reaches (retained generations, lists, copies) in place, pages as the model has them, nothing
+ * written. Second crashes: from some states on, the recovery and a commit after it are recorded in turn, and cut again.
  *
- * Prints one JSON object. A failure prints SEED:STEP:WINDOW:SUBSET:TEARS[/KIND:WINDOW:SUBSET:TEARS] (numbers from 0; subset:
- * hex, bit i keeps write i whole; tears: write.sectors in hex; KIND c: power cut, k: the machine was killed and the
- * disk's cache lived on), the reason, and the command that repeats that state alone; exit status 1.
+ * Prints one JSON object. A failure prints SEED:STEP:WINDOW:SUBSET:TEARS[/KIND:WINDOW:SUBSET:TEARS] (numbers from 0;
+ * subset: hex, bit i keeps write i whole; tears: write.sectors in hex; KIND c: power cut, k: the machine was killed and
+ * the disk's cache lived on), the reason, and the command that repeats that state alone; exit status 1.
  */
 #include "life.h"
 #include "report.h"
@@ -126,7 +127,8 @@ static int near_is_blank(void) {
     return page_is_zero(disks[NEAR].now[HEADER_BLOCK]->data) && page_is_zero(disks[NEAR].now[HEADER_COPY_BLOCK]->data);
 }
 
-/* The newest of what was promised and of what the disk has got. A root in the ring that nobody knows may not be taken. */
+/* The newest of what was promised and of what the disk has got. A root in the ring that nobody knows may not be
+ * taken. */
 static int expected_root(const struct state *state) {
     uint64_t stride = (disks[NEAR].block_count - RING_FIRST_BLOCK) / RING_COUNT;
     int expected = state->window->promised;

@@ -1,5 +1,6 @@
 /*
- * tests/host/native/damage.c: blocks of every kind, flipped, zeroed and exchanged, on near and far; then opened, read, used.
+ * tests/host/native/damage.c: blocks of every kind, flipped, zeroed and exchanged, on near and far; then opened, read,
+ * used.
  *
  *     damage [--seed N] [--lives N] [--verbose]
  *
@@ -8,7 +9,8 @@
  * a block of the newest tree: what needs it fails with an error, everything else reads exactly; a local copy: all reads
  * exactly, from far; a header: the other copy serves, and it is written again; the newest root record or the top of its
  * tree: the root before it; the table of stores: no root is taken; what only history, lists or allocation need: all
- * reads exactly. Far: an error or the exact page. Fields that a hash does not speak for (sealed again): refused. Never a wrong byte, a panic or a wait for ever.
+ * reads exactly. Far: an error or the exact page. Fields that a hash does not speak for (sealed again): refused. Never
+ * a wrong byte, a panic or a wait for ever.
  *
  * Prints one JSON object; a failure prints SEED:CASE:KIND and the reason; exit status 1.
  */
@@ -301,7 +303,8 @@ static uint64_t bitmap_block(unsigned newest) {
     return ptr_block(&top->child[META_BITMAP]);
 }
 
-/* What the root before reaches is where it was, `other` aside. Where near is full, a root between gave some of it up. */
+/* What the root before reaches is where it was, `other` aside. Where near is full, a root between gave some of it
+ * up. */
 static void check_untouched(unsigned newest, uint64_t other) {
     const struct reach *reach = &roots[newest].reach;
     if (store.root.sequence > roots[newest].disk.sequence + 1)

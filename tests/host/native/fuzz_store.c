@@ -2,8 +2,8 @@
  * tests/host/native/fuzz_store.c: stores that are wrong behind good hashes: opened, read, changed, opened again.
  *
  * Promise: for any input no panic, no access out of bounds, no wait for ever; bad data is a negative error.
- * An input is a byte that chooses the store (a life of life.c; the last is a blank near with a far store), then changes of
- * eight bytes, struct change_input; after each, all hashes above the changed block are made right (seal.c).
+ * An input is a byte that chooses the store (a life of life.c; the last is a blank near with a far store), then changes
+ * of eight bytes, struct change_input; after each, all hashes above the changed block are made right (seal.c).
  * Used by: libFuzzer (`make fuzz`) through LLVMFuzzerTestOneInput; corpus_main.c replays files, without clang.
  */
 #include "life.h"

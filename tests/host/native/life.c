@@ -218,7 +218,8 @@ static struct change some_change(void) {
     return change;
 }
 
-/* A root that gives old generations up comes before the one that is asked for: with the pages that were durable before. */
+/* A root that gives old generations up comes before the one that is asked for: with the pages that were durable
+ * before. */
 static void note_relief(void) {
     if (committing && root_find(store.root.hash) == ROOT_BLANK)
         note_root(NULL, 0);

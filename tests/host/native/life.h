@@ -1,5 +1,6 @@
 /*
- * tests/host/native/life.h: a store lives through a seeded workload while all is written down that a power cut could leave.
+ * tests/host/native/life.h: a store lives through a seeded workload while all is written down that a power cut could
+ * leave.
  *
  * Promise: the seed alone decides the run; a window is what the disk may forget just before a flush takes effect (or
  * when a commit says that it is durable), with the root that is promised by then; every durable root is in the table

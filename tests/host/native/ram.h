@@ -1,8 +1,9 @@
 /*
- * tests/host/native/ram.h: the store's surroundings on the host, for native programs: memory, chance, copy-on-write disks.
+ * tests/host/native/ram.h: the store's surroundings on the host, for native programs: memory, chance, copy-on-write
+ * disks.
  *
- * Promise: the same seed gives the same run; a disk is an array of immutable blocks, so any state of it is taken, changed
- * and put back by copying pointers; a page that is used after its end is found by AddressSanitizer.
+ * Promise: the same seed gives the same run; a disk is an array of immutable blocks, so any state of it is taken,
+ * changed and put back by copying pointers; a page that is used after its end is found by AddressSanitizer.
  * Used by: crash_states.c and fuzz_store.c beside it; nothing of it is in the kernel.
  */
 #ifndef RAM_H
@@ -75,7 +76,8 @@ struct change {
     struct page_key key;
     uint64_t value;
 };
-/* What the next commit says besides its pages, and with which retention the store is opened (count 0: as the root says). */
+/* What the next commit says besides its pages, and with which retention the store is opened (count 0: as the root
+ * says). */
 struct commit_words {
     const char *tag;
     uint64_t tag_generation, untag_generation, wall_ns; /* wall_ns 0: from the generation */

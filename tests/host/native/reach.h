@@ -1,8 +1,8 @@
 /*
  * tests/host/native/reach.h: all that a root of the near disk reaches, by FORMAT.md alone.
  *
- * Promise: reach_collect fails unless what the root reaches is whole and invariant 4 holds: bitmap, counts, dead and held
- * lists, free count. What it returns is what every disk must hold on which that root is the newest.
+ * Promise: reach_collect fails unless what the root reaches is whole and invariant 4 holds: bitmap, counts, dead and
+ * held lists, free count. What it returns is what every disk must hold on which that root is the newest.
  * Used by: life.c, crash_states.c, damage.c; independent of the store's code but for its structures and BLAKE2b.
  */
 #ifndef REACH_H

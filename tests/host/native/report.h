@@ -1,7 +1,8 @@
 /*
  * tests/host/native/report.h: how a native program fails: it says where, why, and ends with status 1.
  *
- * Promise: fail (ram.h), a stall of stall_s seconds since the last report_alive, and a sanitizer's finding all say where first.
+ * Promise: fail (ram.h), a stall of stall_s seconds since the last report_alive, and a sanitizer's finding all say
+ * where first.
  * Used by: crash_states.c, damage.c. (A fuzzer's target aborts instead: fuzz_store.c.)
  */
 #ifndef REPORT_H

@@ -1,8 +1,9 @@
 /*
- * tests/host/native/seal.h: changes blocks of a store so that every hash above them is right again, up to the root record.
+ * tests/host/native/seal.h: changes blocks of a store so that every hash above them is right again, up to the root
+ * record.
  *
- * Promise: after seal_set, whoever follows the pointers that led to the block before finds it with its hash; so what the
- * hashes do not speak for is reached. seal_learn finds the pointers, once, in a good store.
+ * Promise: after seal_set, whoever follows the pointers that led to the block before finds it with its hash; so what
+ * the hashes do not speak for is reached. seal_learn finds the pointers, once, in a good store.
  * Used by: fuzz_store.c.
  */
 #ifndef SEAL_H

@@ -1,9 +1,9 @@
 /*
  * tests/qemu/programs/syscall_fuzz.c: a program that makes every system call with every kind of bad argument.
  *
- * Promise: after each call it has looked at what came back: a result that SYSCALLS.md allows, registers as they were, and no byte
- * changed beyond what the call may write. It ends with status 0, or with the number of the check that failed (see `fail`).
- * Built and started by: tests/qemu/test_border.py, which patches `order`.
+ * Promise: after each call it has looked at what came back: a result that SYSCALLS.md allows, registers as they were,
+ * and no byte changed beyond what the call may write. It ends with status 0, or with the number of the check that
+ * failed (see `fail`). Built and started by: tests/qemu/test_border.py, which patches `order`.
  */
 #include "abi/syscall.h"
 #include "layout.h"
