@@ -146,7 +146,7 @@ class Life(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-@pytest.mark.parametrize("lives", [15, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lives", [6, pytest.param(100, marks=pytest.mark.slow)])
 def test_life(lives: int) -> None:
     run_state_machine_as_test(
         Life,

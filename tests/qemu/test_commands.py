@@ -59,6 +59,7 @@ NOT_HERE = {
     "nbdkit -r -U /run/far.sock S3 bucket=BUCKET key=far.img": "needs an account where there is S3",
     "nbdkit -r -U /run/far.sock ssh host=HOST /path/far.img": "needs a host that lets us in",
     "qemu-img convert -O raw far.img rbd:POOL/far": "needs a cluster of Ceph",
+    "python -m jupyter_micropython_extended_kernel.install --sys-prefix": "needs Jupyter, which nothing else here does",
     "python -m http.server": "is named as what does not do",
 }
 

@@ -85,7 +85,7 @@ def test_far_over_http(machine: Start, image: Path, web: WebServer, tmp_path: Pa
     blank, script = tmp_path / "blank.img", tmp_path / "ask.py"
     script.write_text("print('warm is here:', len(warm))\n")
     trust = ("--trust", root.hash.hex())
-    ran = run_revenant("run", "--near", blank, "--size", "64M", "--far", url, *trust, "--", script)
+    ran = run_revenant("run", "--near", blank, "--size", "64M", "--far", url, *trust, "--no-fill", "--", script)
     assert ran.returncode == 0 and ran.stdout.endswith("warm is here: 1048576\n")
     with nbd.bridged([url]) as bridges:
         now = machine(blank, fars=[url], bridges=bridges)

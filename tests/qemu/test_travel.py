@@ -231,7 +231,7 @@ def test_a_streaming_machine_goes_back(machine: Start, image: Path, run_revenant
     near = tmp_path / "blank.img"
     with near.open("wb") as file:
         file.truncate(32 << 20)
-    now = at_prompt(machine, near, fars=[str(far)], trust=trust)
+    now = at_prompt(machine, near, fars=[str(far)], trust=trust, fill=False)
     now.command_at_prompt("revenant.tag('streamed') and None")
     now.command_at_prompt("x = 'near'; ballast[0] = 99")
     now.kill()
