@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from revenant.bench import misses, page, stream
+from revenant.bench import misses, page, python, stream
 from revenant.bench.common import Workshop
 from revenant.bench.links import Link
 from revenant.bench.studio import Size, Studio
@@ -37,6 +37,17 @@ def test_a_figure_that_cannot_be_measured() -> None:
 
 def test_slope() -> None:
     assert stream.slope((0, 20, 100), (0.3, 0.34, 0.5)) == 2.0
+
+
+@pytest.mark.slow
+def test_python_beside_linux(image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the programs, counted and timed, on all four machines."""
+    two = dict(list(python.programs().items())[:2])
+    monkeypatch.setattr(python, "programs", lambda: two)
+    rows = python.bench_python(Workshop(tmp_path, image, run_count=1))
+    assert [row["program"] for row in rows] == [*two, "geometric mean"] * 2
+    assert {row["measure"] for row in rows} == {"instructions", "us"}
+    assert all(0.2 < row["off_to_linux"] < 3 for row in rows if row["measure"] == "instructions")
 
 
 def test_page(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ ELSEWHERE = {
 """The test where its first word and its options are found."""
 
 NOT_HERE = {
-    "bench all --html FILE": "takes an hour; tests/qemu/test_bench.py runs a small part of each family",
+    "bench all --html FILE": "takes an hour; tests/qemu/test_bench.py runs small parts of it",
     "crashtest --mutate --only store/": "takes an hour; the mutants that are quick are tried by test_mutants.py",
     "make run": "needs a person; it is `revenant run`",
     "make test": "is this suite",
