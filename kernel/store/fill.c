@@ -202,16 +202,35 @@ static int boot_objects_are_near(void) {
     return pointer_is_near(&store.root.kernel) && pointer_is_near(&store.root.loader);
 }
 
+/* A published store is laid out as the walk goes; of others, this is a guess. */
+uint64_t fill_remaining(void) {
+    uint64_t block_count = store.far[0].block_count;
+    return store.complete || fill.position >= block_count ? 0 : block_count - fill.position;
+}
+
+/* For who looks on: a line for each disk that has given something. */
+static void tell(void) {
+    for (unsigned disk = 1; disk < store.env->disk_count; disk++) {
+        const struct store_far_facts *far = &store.facts.far[disk];
+        if (far->fetched != 0)
+            store_notice("progress: far%u %lu fetched, %lu verified, %lu unused; %lu remain", disk,
+                         (unsigned long)far->fetched, (unsigned long)far->verified, (unsigned long)far->unused,
+                         (unsigned long)fill_remaining());
+    }
+}
+
 static void finish_walk(void) {
     int complete = fill.deciding && fill.missing_count == 0 && boot_objects_are_near();
     int again = !fill.deciding || fill.missing_count != 0;
     end_walk();
     fill.deciding = 1;
     fill.position = UINT64_MAX;
-    if (complete)
+    if (complete) {
         store.complete = store.unsaved = 1;
-    else if (again)
+        tell();
+    } else if (again) {
         fill.retry_ns = 0; /* look again: now all of it should be here */
+    }
 }
 
 static int begin_walk(void) {
@@ -240,28 +259,15 @@ static int fill_step(void) {
     return status > 0;
 }
 
-/* A published store is laid out as the walk goes; of others, this is a guess. */
-uint64_t fill_remaining(void) {
-    uint64_t block_count = store.far[0].block_count;
-    return store.complete || fill.position >= block_count ? 0 : block_count - fill.position;
-}
-
 /* A copy that this walk may have counted is none. */
 void fill_doubt(void) { fill.missing_count++; }
 
-/* Twice a second, for who looks on: a line for each disk that has given something. */
-static void tell(uint64_t now) {
+static void tell_at_times(uint64_t now) {
     if (now - fill.told_ns < TELL_NS || fill.position == fill.told_position)
         return;
     fill.told_ns = now;
     fill.told_position = fill.position;
-    for (unsigned disk = 1; disk < store.env->disk_count; disk++) {
-        const struct store_far_facts *far = &store.facts.far[disk];
-        if (far->fetched != 0)
-            store_notice("progress: far%u %lu fetched, %lu verified, %lu unused; %lu remain", disk,
-                         (unsigned long)far->fetched, (unsigned long)far->verified, (unsigned long)far->unused,
-                         (unsigned long)fill_remaining());
-    }
+    tell();
 }
 
 int store_fill(unsigned budget) {
@@ -270,7 +276,7 @@ int store_fill(unsigned budget) {
         (store_commit_running() && (!fill.walking || fill.deciding)) || /* which is about what is durable */
         fetch_count() != (unsigned)own_busy_count() + boot_fetch_count())
         return 0;
-    tell(now);
+    tell_at_times(now);
     for (; budget > 0; budget--)
         if (!fill_step())
             return fetch_is_ready();
