@@ -87,6 +87,19 @@ def test_input_that_was_there_first(image: Path, run_revenant: Run) -> None:
         assert result.returncode == 0 and f">>> {line}\n" in result.stdout, result.stdout + result.stderr
 
 
+def test_typed_ahead(image: Path) -> None:
+    """What is typed in a terminal while the machine starts is all there, without a further key."""
+    for line in ("print(6 * 7)", "print(7 * 6)  # " + 8 * "and far more "):  # in QEMU's multiplexer 32 bytes wait
+        child = pexpect.spawn(sys.executable, ["-m", "revenant", "run", "--near", str(image)], timeout=TIMEOUT_S)
+        child.expect(rb"found [^\r]*\r\n")
+        child.send(f"{line}\r")
+        child.expect(rb"\n42\r+\n>>> ")
+        child.send("\x01x")
+        child.expect(pexpect.EOF)
+        child.close()
+        assert child.exitstatus == 0
+
+
 def test_terminal_is_restored(image: Path) -> None:
     child = pexpect.spawn(sys.executable, ["-m", "revenant", "run", "--near", str(image)], timeout=TIMEOUT_S)
     before = termios.tcgetattr(child.child_fd)
