@@ -4,7 +4,8 @@
  * Promise: a note with owner "Revenant" and type LIVE_NOTE_TYPE, among those at physical 1 MiB, where the kernel's
  * image begins, names the one live_record. Nothing here is persistent, and the kernel reads none of it: the reader
  * gives no signal and takes no lock, so what it reads is of about the same moment, not of one. Fields are only ever
- * added. Written by: kernel/proc/live.c. Read by: `revenant run --ui` (tools/revenant/ui/live.py).
+ * added.
+ * Written by: kernel/proc/live.c. Read by: `revenant run --ui` (tools/revenant/ui/live.py).
  */
 #ifndef ABI_LIVE_H
 #define ABI_LIVE_H
