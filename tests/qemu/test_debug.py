@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ STOPS = (
     "rv-frames",
     "thbreak kernel_main",
     "continue",
+    "backtrace",
     "rv-frames",
     "rv-threads",
     "thbreak pager_want_commit",  # the program's first output
@@ -40,6 +42,8 @@ def test_a_machine_in_gdb(image: Path, run_revenant: Run) -> None:
     said = result.stdout
     assert re.search(r"rip +0xfff0\b", said), "stopped at the reset vector"
     assert re.search(r"kernel_main \(info=.*\) at kernel/main\.c:\d+", said)
+    assert re.search(r"#1 .* in boot_high \(\) at kernel/arch/x86_64/boot_high\.asm:\d+", said)
+    assert "warning" not in result.stderr
     before, after = said.split("Temporary breakpoint 2")
     for nothing in ("the kernel is not there yet (", "memory is not set up yet", "no thread: no generation is resumed"):
         assert result.stderr.count(nothing) == 1, nothing
@@ -54,6 +58,26 @@ def test_a_machine_in_gdb(image: Path, run_revenant: Run) -> None:
     assert re.search(r"\n  page dirty +[1-9]\d*\n", after) and re.search(r"\n  record clean +[1-9]\d*\n", after)
     with Store(image) as store:
         check_store(store)
+
+
+def test_ctrl_c_stops_the_machine(image: Path, run_revenant: Run) -> None:
+    """Not the command; and while it has the image, who else wants it is told."""
+    words = ["-m", "revenant", "debug", str(image), "--console", "none"]
+    gdb = pexpect.spawn(sys.executable, words, timeout=60)
+    gdb.expect_exact(b"(gdb) ")
+    for _ in range(2):
+        gdb.send(b"continue\r")
+        gdb.expect_exact(b"Continuing.")
+        gdb.send(b"\x03")
+        gdb.expect_exact(b"SIGINT, Interrupt.")
+        gdb.expect_exact(b"(gdb) ")
+    for refused in (("debug", image, "--command", "quit"), ("run", "--near", image, "--console", "pty")):
+        result = run_revenant(*refused)
+        assert result.returncode == 1 and "in use by" in result.stderr and "Traceback" not in result.stderr
+    gdb.send(b"quit\r")
+    gdb.expect(pexpect.EOF)
+    gdb.wait()
+    assert gdb.exitstatus == 0
 
 
 def test_names_of_another_build_are_refused(

@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+from revenant.change import locked
 from revenant.children import temporary_folder
 from revenant.errors import MachineError
 from revenant.genesis import BuildFiles, build_folder
@@ -43,7 +45,10 @@ from revenant.symbols import Symbols, code_of
 
 GDB = "gdb"
 COMMANDS = Path(__file__).with_name("gdb_commands.py")
-HINT = "stopped before the first instruction; try: hbreak proc_run, continue, rv-threads, rv-space, rv-tree, rv-frames"
+HINT = (
+    "stopped before the first instruction; try: hbreak proc_run, continue, rv-threads, rv-space, rv-tree, rv-frames;"
+    " Ctrl-C stops it anywhere"
+)
 
 
 def symbol_files(image: Path) -> Iterator[str]:
@@ -89,10 +94,22 @@ def own_machine(
     child.close()
     try:
         yield process, monitor
+    except (QMPError, EOFError):
+        raise MachineError("qemu", "ended before the machine's first instruction", "its reason is above") from None
     finally:
         process.kill()
         process.wait()
         monitor.close()
+
+
+@contextmanager
+def left_to_gdb() -> Iterator[None]:
+    """Ctrl-C in the terminal is meant for gdb, which stops the machine by it; we get it, too, and go on."""
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: None)  # SIG_IGN would be gdb's as well
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def console_words(console: str, folder: Path) -> str:
@@ -113,6 +130,12 @@ def listening(monitor: socket.socket) -> Iterator[None]:
         qmp.close()
 
 
+def require_unused(image: Path) -> None:
+    """StoreError while a machine has it, which says it better than QEMU."""
+    with locked(image):
+        pass
+
+
 def recorded_files(folder: Path) -> tuple[Path, Path, Path]:
     """Of a recorded run: the image as it was, QEMU's log, and what the machine was."""
     return folder / "near.img", folder / "events", folder / "machine.json"
@@ -122,6 +145,7 @@ def record_run(image: Path, folder: Path, memory_mib: int, console: str) -> None
     """Let the machine run until Ctrl-C, and write down what it takes to repeat that."""
     near, log, facts = recorded_files(folder)
     Store(image).close()  # it is one
+    require_unused(image)
     try:
         folder.mkdir()
     except OSError as error:
@@ -176,11 +200,12 @@ def debug(
         if dry_run:
             print(shlex.join(words))
             return
+        require_unused(config.near)
         config = replace(config, extra=("-S", "-gdb", f"unix:{stub},server=on,wait=off"))
         with own_machine(config, console_words(console, folder), voice) as (_, monitor):
             if not command:
                 say(f"revenant: {HINT}; the kernel's voice is in {voice}")
-            with announced_pty(config.near, monitor) if console == "pty" else listening(monitor):
+            with announced_pty(config.near, monitor) if console == "pty" else listening(monitor), left_to_gdb():
                 status = subprocess.run(words, check=False).returncode
     if status:
         raise typer.Exit(status)

@@ -57,7 +57,7 @@ class Command(gdb.Command):  # type: ignore[misc]
     """What it says where the kernel has nothing yet that it could show: `lines` is empty then."""
 
     def __init__(self) -> None:
-        super().__init__(self.NAME, gdb.COMMAND_DATA)
+        super().__init__(self.NAME, gdb.COMMAND_USER)
 
     def invoke(self, argument: str, _from_tty: bool) -> None:
         """gdb calls this."""

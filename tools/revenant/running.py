@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from revenant import demonstration, genesis, heal, nbd, resume_list
@@ -279,7 +280,7 @@ def run_console(config: MachineConfig, console: str) -> int:
         relay.start()
         with signals_passed(process), contextlib.ExitStack() as stack:
             if console == "pty":
-                with contextlib.suppress(EOFError, OSError, RuntimeError):  # QEMU ended; its status says why
+                with contextlib.suppress(QMPError, EOFError, OSError):  # QEMU ended; its status says why
                     stack.enter_context(announced_pty(config.near, monitor))
             status = process.wait()
             relay.join(RELAY_TIMEOUT_S)

@@ -1,15 +1,14 @@
 ;
-; kernel/arch/x86_64/boot.asm: the 64-bit entry (boot/PROTOCOL.md), temporary page tables, the kernel's stack.
+; kernel/arch/x86_64/boot.asm: the 64-bit entry (boot/PROTOCOL.md) and temporary page tables.
 ;
-; Promise: kernel_main(struct boot_info *) runs at its linked address on an empty kernel stack, interrupts off, with
-; the first 4 GiB identity-mapped and the first GiB at KERNEL_BASE, until paging_init.
-; Entered by: the MBR loader; pvh.asm joins at boot_high_pvh.
+; Promise: boot_high runs at its linked address with the first 4 GiB identity-mapped and the first GiB at KERNEL_BASE,
+; until paging_init. Runs where it is loaded, at physical addresses.
+; Entered by: the MBR loader; pvh.asm makes its tables by boot_make_tables.
 ;
 %include "arch/x86_64/layout.inc"
 
-global boot_entry64_phys, boot_make_tables, boot_high_pvh
-global kernel_stack_guard, kernel_stack_top, boot_tables
-extern kernel_main, pvh_boot_info
+global boot_entry64_phys, boot_make_tables, boot_tables
+extern boot_high
 extern boot_tables_physical         ; linker.ld
 
 section .boot.text progbits alloc exec nowrite align=16
@@ -56,32 +55,7 @@ boot_make_tables:
     loop .next
     ret
 
-section .text
-
-bits 64
-; In: RDI physical address of hvm_start_info, RSI TSC at entry.
-boot_high_pvh:
-    mov rsp, kernel_stack_top
-    xor ebp, ebp
-    call pvh_boot_info
-    mov rdi, rax
-; In: RDI address of boot_info. Never returns.
-boot_high:
-    xor eax, eax
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
-    mov fs, eax
-    mov gs, eax
-    mov rsp, kernel_stack_top
-    xor ebp, ebp
-    call kernel_main
-    ud2
-
 section .bss align=4096
 boot_tables: resb 7 * 4096
-kernel_stack_guard: resb 4096       ; paging_init leaves it unmapped
-    resb KERNEL_STACK_SIZE
-kernel_stack_top:
 
 section .note.GNU-stack noalloc noexec nowrite progbits

@@ -125,7 +125,7 @@ static inline void msr_write(uint32_t msr, uint64_t value) {
 
 extern struct cpu boot_cpu;
 
-/* boot.asm and entry.asm */
+/* boot_high.asm and entry.asm */
 extern char kernel_stack_guard[], kernel_stack_top[];
 extern const uint64_t entry_stubs[VECTOR_COUNT];
 void entry_syscall(void);
