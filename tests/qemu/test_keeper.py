@@ -1,4 +1,4 @@
-"""A client of `run --console pty --keep` does not notice that QEMU is killed again and again."""
+"""A client of `run --console pty --keep` does not notice that QEMU is killed again and again; who reads stderr does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from revenant.machine import PROMPT
 
 CUTS = 12
 STEPS_PER_CUT = 40
+FAULT = b"import revenant; revenant.spawn('import uctypes; uctypes.bytearray_at(8, 1)[0]', name='bad')\r"
 
 
 def test_each_byte_once(keep: Callable[..., Any], image: Path, rng: random.Random) -> None:
@@ -34,3 +35,10 @@ def test_each_byte_once(keep: Callable[..., Any], image: Path, rng: random.Rando
     client.expect_exact(b"True\r\n" + PROMPT)
     assert kept.process.poll() is None
     assert kept.cut_count() > CUTS / 2
+    client.send(FAULT)
+    said = ""
+    while "_start+0x" not in said:  # the whole stack, with names
+        assert kept.process.poll() is None
+        said = kept.stderr.read_text()
+    assert "(bad) stopped: it touched memory" in said and said.count(" goes on after ") > 1
+    assert "goes on at byte" not in said

@@ -22,6 +22,7 @@ from textual.pilot import Pilot
 TIMEOUT_S = 60
 SIZE = (150, 44)
 FRAME_WIDTH = 3
+FAULT = b"revenant.spawn('import uctypes; uctypes.bytearray_at(8, 1)[0]', name='bad')\r"
 
 
 class Screen:
@@ -78,6 +79,12 @@ def test_panes_of_a_machine_that_streams(far_store: FarStore, machine: MachineUn
         assert fetched > 0 and ui.moment.stats.far[0].verified > 0
         ui.send(b"\rrevenant.stats()['far']\r")
         await screen.until(lambda: f"{{1: ({fetched}, " in ui.terminal.text(), "the machine's own figures")
+        ui.send(FAULT)
+        await screen.until(lambda: "_start+0x" in screen.text("said"), "the stack of a stopped program")
+        shown = screen.text("said")
+        assert "(bad) stopped: it touched memory" in shown and "py/binary.c:" in shown and "rsp" not in shown
+        await screen.pilot.press("ctrl+a", "k")
+        await screen.until(lambda: "(bad) stopped" not in screen.text("said"), "the pane is small again")
         await screen.pilot.press("ctrl+a", "z")
         assert ui.terminal.size.width == SIZE[0] - FRAME_WIDTH
         ui.send(b"revenant.power_off()\r")

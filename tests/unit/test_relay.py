@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+from pathlib import Path
 
 import pyte
 import pytest
-from revenant.relay import RENEWED_LINE, WINDOW_TITLE, Relay, above_cursor
+from revenant.relay import RENEWED_LINE, WINDOW_TITLE, Relay, above_cursor, growing, piped
 
 SAID = [
     b"[    0.1] generation 2 goes on\n",
@@ -22,7 +24,7 @@ COLUMN_COUNT, LINE_COUNT = 80, 24
 def test_progress(progress: tuple[bytes, bytes] | None) -> None:
     shown = io.BytesIO()
     reading, writing = os.pipe()
-    relay = Relay(reading, shown, progress)
+    relay = Relay(piped(reading), shown.write, progress)
     os.write(writing, b"".join(SAID))
     os.close(writing)
     relay.run()
@@ -45,7 +47,7 @@ def test_a_report_is_explained_where_it_ends() -> None:
         explained.append(report)
         return f"explanation {len(explained)}"
 
-    relay = Relay(reading, shown, None, explain)
+    relay = Relay(piped(reading), shown.write, None, explain)
     registers = "[    1.500000]   r13 0000000000000001  r14 0000000000000002  r15 0000000000000003\n"
     os.write(writing, f"process 3 stopped\n{registers}[    1.6] goes on\n".encode())
     relay.start()
@@ -58,6 +60,18 @@ def test_a_report_is_explained_where_it_ends() -> None:
     assert explained == [f"process 3 stopped\n{registers}", f"[    1.6] goes on\nprocess 1 stopped\n{registers}"]
     assert shown.getvalue().decode().splitlines()[3::4] == ["explanation 1", "explanation 2"]
     assert relay.unexplained == b"[    1.7] the end\n"
+
+
+def test_a_file_that_grows(tmp_path: Path) -> None:
+    """All of it, also what is written between the last look and the end."""
+    path, ended = tmp_path / "voice", threading.Event()
+    with path.open("wb", buffering=0) as written, path.open("rb") as file:
+        written.write(b"one")
+        pieces = growing(file, ended)
+        assert next(pieces) == b"one"
+        written.write(b"two")
+        ended.set()
+        assert b"".join(pieces) == b"two"
 
 
 @pytest.mark.parametrize("row", [0, 5, LINE_COUNT - 2, LINE_COUNT - 1])

@@ -4,6 +4,7 @@ Promise: a client of the terminal sees each byte of the machine's console once a
 typed arrives once, however often QEMU is ended by a signal. The machine repeats after a cut what may not have been
 seen, and forgets input of no durable generation; at each start it says from which byte on, counted since genesis
 (kernel/proc/console.c), and the keeper leaves out or sends again what is between.
+What the kernel says goes to stderr, as with any other console.
 Used by: `revenant run --console pty --keep`.
 """
 
@@ -22,6 +23,7 @@ from revenant.errors import MachineError
 from revenant.machine import Machine, explain_exit
 from revenant.output import say
 from revenant.qemu import MachineConfig
+from revenant.relay import told
 from revenant.remote import linked
 
 GOES_ON = re.compile(r"console: goes on at byte (\d+) out, (\d+) in")
@@ -69,7 +71,7 @@ class Keeper:
         """Until the machine switches itself off (0), or ends in a way that another start does not mend (raises)."""
         failed_starts = 0
         while True:
-            with Machine(self.config) as machine:
+            with Machine(self.config) as machine, told(machine) as relay:
                 started = self._meet(machine)
                 while started and self._pass_bytes(machine):
                     pass
@@ -80,7 +82,7 @@ class Keeper:
             failed_starts = 0 if started else failed_starts + 1
             crashes = status != -signal.SIGKILL and failed_starts == FAILED_STARTS_MAX
             if status >= 0 or crashes:
-                error = explain_exit(self.config, status, machine.voice)
+                error = explain_exit(self.config, status, machine.voice, relay.unexplained.decode(errors="replace"))
                 if error is not None:
                     raise error
                 return 0

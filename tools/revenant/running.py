@@ -45,7 +45,7 @@ from revenant.qemu import (
     is_nbd,
     is_web,
 )
-from revenant.relay import RENEWED_LINE, WINDOW_TITLE, Relay
+from revenant.relay import RELAY_TIMEOUT_S, RENEWED_LINE, WINDOW_TITLE, Relay, piped, to_stderr
 from revenant.remote import linked
 from revenant.script import read_script, run_script
 from revenant.start_line import found_line, last_screen
@@ -57,8 +57,6 @@ from revenant.window import display_of, shown
 Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
 Near = typer.Option(help="The near image; made if missing.", readable=False)  # prepare_near says it better
 
-RELAY_TIMEOUT_S = 20
-"""Names for a report's addresses take seconds."""
 UI = "ui"
 """`--console`'s value that `--ui` stands for: the terminal is drawn on by ui/app.py."""
 
@@ -272,8 +270,8 @@ def run_console(config: MachineConfig, console: str) -> int:
         monitor_child.close()
         progress = WINDOW_TITLE if console == "stdio" else RENEWED_LINE
         relay = Relay(
-            reading,
-            sys.stderr.buffer,
+            piped(reading),
+            to_stderr,
             progress if sys.stderr.isatty() else None,
             lambda report: explain(report, local_images(config)),
         )

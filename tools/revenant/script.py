@@ -19,10 +19,10 @@ from mpremote.transport_serial import SerialTransport
 
 from revenant import resume_list
 from revenant.errors import MachineError, RevenantError
-from revenant.events import readable
 from revenant.machine import PROMPT, ConsoleStream, Machine, explain_exit, local_images
 from revenant.output import say
 from revenant.qemu import MachineConfig
+from revenant.relay import told
 from revenant.symbols import explain
 
 START_TIMEOUT_S = 30.0
@@ -143,12 +143,11 @@ def read_script(path: Path) -> str:
 def run_script(config: MachineConfig, path: Path) -> int:
     """Start the machine, run the file, stop the machine; returns the script's exit status."""
     source = read_script(path)
-    with Machine(config) as machine:
+    with Machine(config) as machine, told(machine, with_names=False):  # an end has them, too
         wait_for_prompt(machine)
         status, traceback = run_source(machine, source, path.name)
         machine.expect_exact(PROMPT)
         said = machine.voice
-    sys.stderr.write(readable(said.encode()).decode())
     if names := explain(said, local_images(config)):
         say(names)
     sys.stderr.write(traceback)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections import deque
 from dataclasses import replace
@@ -22,11 +24,11 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Static
 
-from revenant.events import readable
-from revenant.machine import Machine, explain_exit
+from revenant.machine import Machine, explain_exit, local_images
 from revenant.qemu import MachineConfig
-from revenant.relay import PROGRESS
+from revenant.relay import Relay, growing
 from revenant.start_line import last_screen
+from revenant.symbols import explain
 from revenant.ui import panes
 from revenant.ui.layout import FRAME_SIZE
 from revenant.ui.live import Live, Memory, Moment
@@ -38,8 +40,13 @@ LOOK_SHARE_MAX = 0.1
 PIECE_SIZE = 4096
 EXIT_TIMEOUT_S = 5
 SAID_LINE_COUNT = 50
+RAW_REPORT = re.compile(rb"  \[|  stack |last \d+ events|\[ *\d+\.\d+\]   ")
+"""Lines of a stopped program's report that its explanation says better, or `revenant trace`."""
 KEYS = "Ctrl-A X leaves · Ctrl-A Z alone · Ctrl-A H help"
-HELP = "Ctrl-A, then  X leave · Z console alone · H help · Ctrl-A itself.  Shift-PgUp/PgDn or the wheel: older lines."
+HELP = (
+    "Ctrl-A, then  X leave · Z console alone · K more or less of what the kernel says · H help · Ctrl-A itself."
+    "  Shift-PgUp/PgDn or the wheel: older lines."
+)
 OLD_KERNEL = "this machine's kernel does not say what it does:\n`revenant upgrade` installs one that does"
 
 
@@ -71,7 +78,7 @@ class Ui(App[bool], inherit_bindings=False):
     #frame { height: 1fr; border: round #5cc8ff; border-title-color: #5cc8ff; padding: 0 0 0 1;
              border-subtitle-color: #6b7a90; }
     #snapshots { height: 10; }
-    #said { height: 5; color: #6b7a90; }
+    #said { height: 5; color: #6b7a90; text-wrap: nowrap; text-overflow: ellipsis; }
     #memory { height: 1fr; min-height: 9; }
     #processes { height: 1fr; min-height: 5; max-height: 14; }
     #stores { height: 7; }
@@ -79,6 +86,7 @@ class Ui(App[bool], inherit_bindings=False):
     Screen.alone #right, Screen.alone #snapshots, Screen.alone #said { display: none; }
     Screen.low #said { display: none; }
     Screen.low #snapshots { height: 8; }
+    Screen.report #said { display: block; height: 19; max-height: 50%; color: #d6dfeb; }
     Terminal { background: #0b0f16; color: #d6dfeb; }
     """
 
@@ -87,7 +95,8 @@ class Ui(App[bool], inherit_bindings=False):
         self.machine, self.live, self.before = machine, live, before
         self.moment: Moment | None = None
         self.said: deque[str] = deque(maxlen=SAID_LINE_COUNT)
-        self._voice_size = 0
+        self._reported = False
+        self._ended = threading.Event()
         self.terminal = Terminal(self.send)
 
     def compose(self) -> ComposeResult:
@@ -123,7 +132,12 @@ class Ui(App[bool], inherit_bindings=False):
                 loop.add_signal_handler(number, self.exit)
         self._reader, self._writer = await asyncio.open_connection(sock=self.machine.console_socket)
         self.run_worker(self._show_console(), exclusive=False)
+        Relay(growing(self.machine.voice_path.open("rb"), self._ended), self._say, explain=self._explain).start()
         self.look()
+
+    def on_unmount(self) -> None:
+        """Nobody shows any more what the kernel says."""
+        self._ended.set()
 
     # --- the console ---
 
@@ -147,6 +161,8 @@ class Ui(App[bool], inherit_bindings=False):
             self.exit()
         elif event.key in ("z", "Z"):
             self.screen.toggle_class("alone")
+        elif event.key in ("k", "K"):
+            self.screen.toggle_class("report")
         elif event.key in ("h", "H", "question_mark"):
             self.notify(HELP, title="Keys")
 
@@ -156,7 +172,7 @@ class Ui(App[bool], inherit_bindings=False):
         """Read the machine's memory and show it, again and again."""
         began_s = time.perf_counter()
         self.moment = self.live.look() or self.moment
-        self._read_voice()
+        self._show_said()
         if self.moment is not None:
             self._show(self.moment)
         elif self.terminal.text().strip():
@@ -187,17 +203,25 @@ class Ui(App[bool], inherit_bindings=False):
         pane = self.query_one(f"#{name}", Pane)
         return pane, pane.content_size.width, pane.content_size.height
 
-    def _read_voice(self) -> None:
-        """The newest lines of what the kernel says for people; progress is a pane of its own."""
-        with contextlib.suppress(OSError), self.machine.voice_path.open("rb") as file:
-            file.seek(self._voice_size)
-            data = readable(PROGRESS.sub(b"", file.read()))
-            self._voice_size = file.tell()
-        if not data:
-            return
-        self.said.extend(line for line in data.decode(errors="replace").splitlines() if line.strip())
+    # --- what the kernel says ---
+
+    def _say(self, line: bytes) -> None:
+        """From the relay's thread: a line for the pane."""
+        if line.strip() and not RAW_REPORT.match(line):
+            self.said.append(line.decode(errors="replace").rstrip())
+
+    def _explain(self, report: str) -> str:
+        """From the relay's thread: a program was stopped; where, with names."""
+        self._reported = True
+        return explain(report, local_images(self.machine.config))
+
+    def _show_said(self) -> None:
+        """The newest lines; a report gets the room that it needs."""
+        if self._reported:
+            self._reported = False
+            self.screen.add_class("report")
         pane, _, height = self._room("said")
-        pane.fill(Text("\n".join(list(self.said)[-max(height, 1) :]), no_wrap=True))
+        pane.fill(Text("\n".join(list(self.said)[-max(height, 1) :])))
 
 
 def run_ui(config: MachineConfig) -> int:
