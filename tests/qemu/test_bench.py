@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 
 import pytest
-from revenant.bench import misses, page, python, stream
+from revenant.bench import command, common, misses, page, python, stream
 from revenant.bench.common import Workshop
 from revenant.bench.links import Link
 from revenant.bench.studio import Size, Studio
+from revenant.errors import RevenantError
 
 NEAR_BY = Link("near by", 0)
 
@@ -31,8 +34,32 @@ def test_streaming_figures(studio: Studio) -> None:
 
 def test_a_figure_that_cannot_be_measured() -> None:
     """It is a row with the reason, so that the others are not lost."""
-    (row,) = stream.measured("5 fill", lambda: [{}][1])
+    (row,) = common.measured("5 fill", lambda: [{}][1])
     assert row == {"figure": "not measured", "what": "5 fill", "reason": "IndexError: list index out of range"}
+
+
+@pytest.mark.parametrize("error", [ValueError("lost"), KeyboardInterrupt()])
+def test_what_was_measured_is_told(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One family fails, or somebody presses Ctrl-C: the others are there, in JSON and on the page."""
+
+    def fail(_shop: Workshop) -> list[common.Row]:
+        raise error
+
+    def work(_shop: Workshop) -> list[common.Row]:
+        return [{"benchmark": "resume", "resume_instructions": 42}]
+
+    monkeypatch.setattr(command, "BENCHMARKS", {"resume": work, "start": fail})
+    monkeypatch.setattr(command, "workshop", lambda _runs: contextlib.nullcontext())
+    out = tmp_path / "bench.html"
+    with pytest.raises((RevenantError, KeyboardInterrupt)):
+        command.bench(None, 1, True, True, out)
+    told = capsys.readouterr()
+    rows = json.loads(told.out)["rows"]
+    assert rows[0] == {"benchmark": "resume", "resume_instructions": 42} and "resume_instructions" in out.read_text()
+    assert [row["reason"] for row in rows[1:]] == ["ValueError: lost"] * isinstance(error, ValueError)
+    assert "measuring resume" in told.err and "measuring start" in told.err
 
 
 def test_slope() -> None:

@@ -53,10 +53,16 @@ def page_of(title: str, origin: str, sections: Sequence[Section]) -> str:
     return template.render(title=title, origin=origin, sections=sections, figures=figures, plotly_js=get_plotlyjs())
 
 
-def write_page(out: Path, title: str, origin: str, sections: Sequence[Section]) -> None:
-    """Make the file; RevenantError if that cannot be."""
+def require_writable(out: Path) -> None:
+    """RevenantError if the file cannot be made."""
     try:
-        out.write_text(page_of(title, origin, sections))
+        out.open("a").close()
     except OSError as error:
         raise RevenantError(out, f"cannot be written: {error.strerror}") from None
+
+
+def write_page(out: Path, title: str, origin: str, sections: Sequence[Section]) -> None:
+    """Make the file; RevenantError if that cannot be."""
+    require_writable(out)
+    out.write_text(page_of(title, origin, sections))
     say(f"revenant: {out}: {in_units(out.stat().st_size)}")

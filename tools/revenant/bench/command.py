@@ -1,17 +1,19 @@
 """`revenant bench`: the figures, measured on real machines in one run. Nothing here asserts.
 
-Each family of figures has its module beside this one. Used by: cli.py, `make bench`.
+Promise: what was measured is told, whatever else fails, and also when Ctrl-C ends the run. Each family of figures has
+its module beside this one. Used by: cli.py, `make bench`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from revenant.bench.common import NOT_MEASURED, Row, kind, workshop
+from revenant.bench.common import NOT_MEASURED, Row, Workshop, kind, measured, workshop
 from revenant.bench.crash import bench_crash
 from revenant.bench.host import host_facts
 from revenant.bench.page import write_bench_page
@@ -22,6 +24,7 @@ from revenant.bench.stream import bench_stream
 from revenant.bench.studio import QUICK
 from revenant.errors import RevenantError
 from revenant.output import print_facts, print_rows, say, working
+from revenant.page import require_writable
 
 RUN_COUNT = 10
 ALL = "all"
@@ -45,21 +48,32 @@ def bench(
     html: Annotated[Path | None, typer.Option(help="Write a page with charts, too.")] = None,
 ) -> None:
     """Measure: seconds from QEMU's start, guest instructions, bytes and requests, kills survived."""
+    chosen = wanted(names or [ALL])
     host = host_facts()
     rows: list[Row] = []
-    with workshop(1 if quick else runs) as shop:
-        for name in wanted(names or [ALL]):
-            with working(f"measuring: {name}"):
-                found = bench_stream(shop, QUICK) if quick and name == "stream" else BENCHMARKS[name](shop)
-            rows += found
-            if not as_json:
-                say_groups(found)
-    if as_json:
-        print_facts({"host": host, "rows": rows}, as_json=True)
     if html is not None:
-        write_bench_page(html, host, rows)
+        require_writable(html)  # before hours of work
+    try:
+        with workshop(1 if quick else runs) as shop:
+            for name in chosen:
+                found = family(name, shop, quick)
+                rows += found
+                if not as_json:
+                    say_groups(found)
+    finally:
+        if as_json:
+            print_facts({"host": host, "rows": rows}, as_json=True)
+        if html is not None:
+            write_bench_page(html, host, rows)
     if missing := [row["what"] for row in rows if row.get("figure") == NOT_MEASURED]:
         raise RevenantError("bench", f"not measured: {', '.join(missing)}", "the reasons are above")
+
+
+def family(name: str, shop: Workshop, quick: bool) -> list[Row]:
+    """The rows of one benchmark."""
+    measure = partial(bench_stream, shop, QUICK) if quick and name == "stream" else partial(BENCHMARKS[name], shop)
+    with working(f"measuring {name}"):
+        return [{"benchmark": name, **row} for row in measured(name, measure)]
 
 
 def wanted(names: Sequence[str]) -> list[str]:

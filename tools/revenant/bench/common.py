@@ -10,7 +10,8 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 from revenant import genesis
 from revenant.images import copy_image
 from revenant.machine import PROMPT, Machine
+from revenant.output import say
 from revenant.qemu import MachineConfig
 from revenant.script import output_of
 
@@ -67,6 +69,17 @@ def workshop(run_count: int) -> Iterator[Workshop]:
         folder = Path(name)
         genesis.create_image(folder / "genesis.img", genesis.BuildFiles.locate(), size=4 << 30)
         yield Workshop(folder, folder / "genesis.img", run_count)
+
+
+def measured(what: str, measure: Callable[[], list[Row]]) -> list[Row]:
+    """The rows of a figure; where it cannot be measured, a row with the reason: the others come all the same."""
+    say(f"revenant: measuring {what}")
+    try:
+        return measure()
+    except Exception as error:  # whatever a machine, a server or the host has done
+        say(traceback.format_exc())
+        reason = next(iter(str(error).splitlines()), "")
+        return [{"figure": NOT_MEASURED, "what": what, "reason": f"{type(error).__name__}: {reason}"}]
 
 
 def ask(machine: Machine, source: str) -> Any:

@@ -7,16 +7,14 @@ kind are measured in one run, so that their ratios mean something. Used by: comm
 from __future__ import annotations
 
 import statistics
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from revenant import nbd
 from revenant.bench import fill, misses
-from revenant.bench.common import MIB, NOT_MEASURED, Row, Workshop, answered_s, median
+from revenant.bench.common import MIB, Row, Workshop, answered_s, measured, median
 from revenant.bench.links import LINK_B, Link, Traffic, plain_copy_s, serving
 from revenant.bench.studio import FULL, Published, Size, Studio
-from revenant.output import say
 from revenant.qemu import MachineConfig
 
 
@@ -105,15 +103,5 @@ def bench_stream(shop: Workshop, size: Size = FULL) -> list[Row]:
         "5 misses while filling": partial(fill.misses_while_filling, studio, LINK_B),
         "9 warm start": partial(fill.warm_starts, studio),
     }  # fmt: skip
-    return [{"benchmark": "stream", **row} for name, measure in figures.items() for row in measured(name, measure)]
-
-
-def measured(name: str, measure: Callable[[], list[Row]]) -> list[Row]:
-    """The rows of a figure; where it cannot be measured, a row with the reason: the others come all the same."""
-    say(f"stream: {name}")
-    try:
-        return measure()
-    except Exception as error:  # whatever a machine, a server or the host has done
-        say(traceback.format_exc())
-        reason = next(iter(str(error).splitlines()), "")
-        return [{"figure": NOT_MEASURED, "what": name, "reason": f"{type(error).__name__}: {reason}"}]
+    found = (row for name, measure in figures.items() for row in measured(f"stream, {name}", measure))
+    return [{"benchmark": "stream", **row} for row in found]
