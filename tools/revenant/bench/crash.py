@@ -6,11 +6,11 @@ The small runs of `crashtest` and `witness`; those commands alone go on as long 
 from __future__ import annotations
 
 import random
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 
 from revenant.bench.common import Row, Workshop
 from revenant.crash.command import SMALL, try_workload
+from revenant.crash.pool import workers
 from revenant.crash.workload import WORKLOADS
 from revenant.qemu import MachineConfig
 from revenant.witness import run_witness
@@ -25,7 +25,7 @@ def states(shop: Workshop, seed: int) -> list[Row]:
     """Each workload's recording, and what a power cut could leave of it."""
     folder = shop.folder / "recordings"
     folder.mkdir()
-    with ProcessPoolExecutor(JOB_COUNT) as pool:
+    with workers(JOB_COUNT) as pool:
         turns = [pool.submit(try_workload, name, seed, SMALL, folder / name, False) for name in WORKLOADS]
         return [{"figure": "states of power cuts", "seed": seed, **turn.result().facts()} for turn in turns]
 

@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from revenant.check import check_store
 from revenant.crash import mutate
 from revenant.crash.judge import Judge, Verdict
 from revenant.crash.log import read_log
+from revenant.crash.pool import workers
 from revenant.crash.record import TIMEOUT_S, Recording, Steps, is_full, record
 from revenant.crash.states import Image, State, enumerate_states, windows_of
 from revenant.crash.workload import WORKLOADS
@@ -200,7 +200,12 @@ def workshop(keep: Path | None) -> Iterator[Path]:
         raise RevenantError(keep, "is there already", "name a new folder for the recordings")
     folder = keep or Path(tempfile.mkdtemp(prefix="revenant-crashtest-"))
     folder.mkdir(parents=True, exist_ok=True)
-    yield folder
+    try:
+        yield folder
+    except KeyboardInterrupt:
+        if keep is None:
+            shutil.rmtree(folder)
+        raise
     if keep is None and not any(folder.iterdir()):
         folder.rmdir()
 
@@ -263,7 +268,7 @@ def crashtest(
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
     names = wanted(workload or [])
     results = []
-    with workshop(keep) as folder, ProcessPoolExecutor(jobs) as pool:
+    with workshop(keep) as folder, workers(jobs) as pool:
         turns = [
             pool.submit(try_workload, name, seed, FULL if full else SMALL, folder / name, keep is not None)
             for name in names
