@@ -32,7 +32,8 @@ static size_t clamp_length(int wanted, size_t size) {
 }
 
 void log_print(enum log_level level, const char *template, ...) {
-    trace_text(template);
+    if (*template != ' ') /* indented: more about the line before */
+        trace_text(template);
     if (!log_sink || !log_sink->write || level > log_level)
         return;
     char line[LINE_SIZE];

@@ -128,6 +128,8 @@ def test_memory_and_instructions(busy: Path, run_revenant: Run, build: Path) -> 
     text = run_revenant("inspect", busy, "--disassemble", "0x400020", "--count", 3).stdout
     assert "[rip + " in text and "nlr.c:" in text
     assert run_revenant("inspect", busy, "--page", "here").returncode == 2
+    refused = run_revenant("inspect", busy, "--page", 0, "--space", 99)
+    assert refused.returncode == 1 and "has no space 99" in refused.stderr
 
 
 def test_python_variables(busy: Path, run_revenant: Run) -> None:
@@ -159,6 +161,7 @@ def test_an_ended_program(busy: Path) -> None:
         assert [thread["stack"] for thread in inspection.threads() if thread["process"] == 0] == [[]]
         assert all(process.id != processes[0].id for process, _ in inspection.variables())
         assert [reason for reason in inspection.reasons if "it has ended" in reason] == list(inspection.reasons)
+        assert inspection.space_to_show(None) != processes[0].space
 
 
 def test_variables_of_a_damaged_heap(build: Path, rng: random.Random) -> None:

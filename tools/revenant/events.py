@@ -55,7 +55,8 @@ WORDS = {
 }
 # kernel/lib/trace.c prints them so in reports of panics and stopped programs
 PRINTED = re.compile(rb"^(  \[ *\d+\.\d{6}\]) ([a-z ]+) (\d+) ([0-9a-f]+) ([0-9a-f]+)$", re.MULTILINE)
-PRINTED_TEXT = re.compile(rb"^(  \[ *\d+\.\d{6}\]) said: ", re.MULTILINE)
+PRINTED_TEXT = re.compile(rb"^(  \[ *\d+\.\d{6}\]) said: (.*)$", re.MULTILINE)
+CONVERSION = re.compile(r"%[-0-9.]*(?:ll|l|z)?[a-z]")
 KIND_NAMES: dict[int, str] = {kind: kind.name.lower().replace("_", " ") for kind in Kind}
 OPERATIONS = ("read", "write", "flush")  # enum store_op
 
@@ -76,6 +77,11 @@ def sentence(event: TraceEvent) -> str:
     )
 
 
+def template_text(template: str) -> str:
+    """A log line as the ring has it: without what was put in where it was said."""
+    return CONVERSION.sub("…", template)
+
+
 def readable(said: bytes) -> bytes:
     """What the kernel said, the events of a report in words instead of numbers."""
     kinds = {name: kind for kind, name in KIND_NAMES.items()}
@@ -87,4 +93,7 @@ def readable(said: bytes) -> bytes:
         event = TraceEvent(0, kinds[name], int(match[3]), int(match[4], 16), int(match[5], 16))
         return match[1] + f" {name:12}  {sentence(event)}".encode()
 
-    return PRINTED_TEXT.sub(rb"\1 notice        ", PRINTED.sub(line, said))
+    def text(match: re.Match[bytes]) -> bytes:
+        return match[1] + b" notice        " + template_text(match[2].decode(errors="replace")).encode()
+
+    return PRINTED_TEXT.sub(text, PRINTED.sub(line, said))

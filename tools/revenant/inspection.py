@@ -274,6 +274,16 @@ class Inspection:
         """The process that a space is the memory of."""
         return next((process for process in self.state.processes.values() if process.space == space), None)
 
+    def space_to_show(self, asked: int | None) -> int:
+        """That which was asked for, or the first process'; StoreError if there is none."""
+        if asked is None:
+            has_memory = (p for p in self.state.processes.values() if p.state != ProcessState.ENDED)
+            process = min(has_memory, key=lambda p: p.state == ProcessState.TEMPLATE, default=None)
+            asked = process.space if process else SPACE_FIRST_USER
+        if not self.store.space_root(self.tree, asked).present:
+            raise self.store.fault(f"generation {self.record.generation} has no space {asked}")
+        return asked
+
     def disassembly(self, space: int, address: int, count: int) -> Iterator[dict[str, str]]:
         """Instructions from an address on, with the place of each in the source."""
         program = Program(self.store, self.tree, space)
@@ -333,7 +343,7 @@ def parse_address(text: str | None, option: str) -> int | None:
 def inspect(
     image: Image,
     at: Annotated[str, typer.Option(help="A retained generation or a tag.")] = NEWEST,
-    space: Annotated[int | None, typer.Option(help="Of --page and --disassemble; else the first process'.")] = None,
+    space: Annotated[int | None, typer.Option(help="Of --page and --disassemble; else the first program's.")] = None,
     page: Annotated[str | None, typer.Option(help="Dump the page of this address.")] = None,
     disassemble: Annotated[str | None, typer.Option(help="Instructions from this address on.")] = None,
     count: Annotated[int, typer.Option(help="How many instructions.", min=1, max=4096)] = INSTRUCTION_COUNT_DEFAULT,
@@ -351,9 +361,7 @@ def inspect(
         if page_address is None and code_address is None:
             show_all(inspection, as_json)
             return
-        if space is None:
-            spaces = [process.space for process in inspection.state.processes.values()]
-            space = spaces[0] if spaces else SPACE_FIRST_USER
+        space = inspection.space_to_show(space)
         if page_address is not None:
             show_page(inspection, space, page_address, as_json)
         if code_address is not None:
@@ -391,6 +399,9 @@ def show_variables(inspection: Inspection, as_json: bool) -> None:
         {"process": process.id, "name": v.name, "type": v.type, "value": v.value, "bytes": v.size, "whole": v.complete}
         for process, v in inspection.variables()
     ]
+    if not as_json:
+        for row in rows:
+            row["bytes"] = f"{row['bytes']}{'' if row.pop('whole') else ' or more'}"
     print_rows(rows, as_json)
     for reason in inspection.reasons:
         say(reason)

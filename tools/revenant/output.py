@@ -18,6 +18,15 @@ OUT = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.s
 ERR = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
+def in_words(value: Any) -> str:
+    """A fact's value for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(in_words, value)) or "none"
+    return str(value)
+
+
 def print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
     """One set of named facts."""
     if as_json:
@@ -25,7 +34,7 @@ def print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
         return
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), str(value))
+        table.add_row(name.replace("_", " "), in_words(value))
     OUT.print(table)
 
 
@@ -38,7 +47,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     for name in rows[0] if rows else ():
         table.add_column(name.replace("_", " "))
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*map(in_words, row.values()))
     OUT.print(table)
 
 

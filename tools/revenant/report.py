@@ -5,6 +5,7 @@ Promise: all that is shown was verified, and comes from the image alone. The pag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,12 +19,12 @@ from revenant.events import Kind
 from revenant.format import BLOCK_SIZE, COUNTS_PER_PAGE, META_PRESENCE, SPACE_RECORDS, SPACE_SHARES, Generation
 from revenant.images import Far, Image, flag_names, store_facts, when
 from revenant.inspection import Inspection, regions_of, text_of
-from revenant.output import in_units, working
+from revenant.output import in_units, in_words, working
 from revenant.page import Figure, Section, layout, write_page
-from revenant.record import ProcessRecord
+from revenant.record import ProcessRecord, ProcessState
 from revenant.state import NEWEST, named, retained
 from revenant.store import Store, open_fars
-from revenant.trace import Event, events_of
+from revenant.trace import Event, events_of, untraced
 
 COLUMN_COUNT = 128  # as many pages as a node of the tree has
 ROW_COUNT_MAX = 256
@@ -63,7 +64,13 @@ def snapshots_of(events: list[Event]) -> list[Snapshot]:
     return list(found.values())
 
 
-def snapshot_section(events: list[Event], records: list[Generation]) -> Section:
+def span_of(times: list[float]) -> list[float]:
+    """From the first to the last, with some room."""
+    margin = 0.02 * (max(times) - min(times)) or 1
+    return [min(times) - margin, max(times) + margin]
+
+
+def snapshot_section(events: list[Event], records: list[Generation], untraced: str) -> Section:
     """Pages, pause and commit time of each snapshot over machine time; where the machine was started."""
     snapshots = snapshots_of(events)
     starts = [event.mono_ns / 1e9 for event in events if event.kind == Kind.RESUME]
@@ -79,13 +86,15 @@ def snapshot_section(events: list[Event], records: list[Generation]) -> Section:
     }
     for title, (unit, y, kind) in charts.items() if snapshots else ():
         trace = {"type": kind, "x": x, "y": y, "text": hover, "mode": "markers"}
-        section.figures.append({"data": [trace], "layout": layout(title, "machine time, s", unit, 260, shapes=shapes)})
+        placed = layout(title, "machine time, s", unit, 260, shapes=shapes)
+        placed["xaxis"]["range"] = span_of([*x, *starts])  # the same in all
+        section.figures.append({"data": [trace], "layout": placed})
     total = sum(snapshot.pages for snapshot in snapshots)
     section.notes.append(
         f"{len(snapshots)} snapshots are in the trace, {total} pages, {in_units(total * BLOCK_SIZE)}; dotted lines are "
         "starts. The table has the retained generations."
         if snapshots
-        else "This image has no trace: an older kernel made it."
+        else f"This generation {untraced}."
     )
     section.rows = [
         {
@@ -174,6 +183,11 @@ def heatmap(z: list[list[Any]], names: list[str], **more: Any) -> Figure:
     return {"type": "heatmap", "z": z, "y": names, "xgap": 1, "ygap": 1, "hoverongaps": False, **more}
 
 
+def shade(age: int) -> float:
+    """Where a page's age in generations is on the scale: the last few can be told apart."""
+    return math.cbrt(age + 1)
+
+
 def map_figures(cells: Cells, newest: int) -> Iterator[Figure]:
     """Where each page is, and in which generation it was written."""
     names = [f"{row * COLUMN_COUNT * cells.scale * BLOCK_SIZE:#x}" for row in cells.rows]
@@ -185,8 +199,8 @@ def map_figures(cells: Cells, newest: int) -> Iterator[Figure]:
     births = cells.matrix(cells.birth)
     limit = max((age for row in ages for age in row if age is not None), default=0)
     figure = heatmap(
-        [[None if age is None else (age + 1) ** 0.33 for age in row] for row in ages], names,
-        customdata=births, colorscale="Viridis", reversescale=True, showscale=False,
+        [[None if age is None else shade(age) for age in row] for row in ages], names,
+        customdata=births, colorscale="Viridis", reversescale=True, showscale=False, zmin=1, zmax=shade(newest),
         hovertemplate="row %{y}, " + unit + " %{x}: written by generation %{customdata}<extra></extra>",
     )  # fmt: skip
     title = f"age: dark is old, bright is new; the oldest was written {limit} generations ago"
@@ -201,10 +215,15 @@ def map_figures(cells: Cells, newest: int) -> Iterator[Figure]:
     yield {"data": [places], "layout": layout(title, "", "", height_px) | axes}
 
 
+def title_of(process: ProcessRecord) -> str:
+    """Its id and name; a template is no program, it is what new ones are copied from."""
+    return f"{process.id}: {text_of(process.name)}" + ", template" * (process.state == ProcessState.TEMPLATE)
+
+
 def memory_section(inspection: Inspection, process: ProcessRecord) -> Section:
     """The map of one process."""
     cells = cells_of(inspection, process)
-    section = Section(f"Memory of process {process.id} ({text_of(process.name)})")
+    section = Section(f"Memory of process {title_of(process)}")
     section.notes.append("Rows without anything in them are left out.")
     section.figures += map_figures(cells, inspection.record.generation)
     return section
@@ -226,10 +245,12 @@ def streamed_section(store: Store, number: int) -> Section:
     names = [f"{row * COLUMN_COUNT * scale}" for row in range(len(rows))]
     chart = heatmap(
         rows, names, zmin=0, zmax=scale, colorscale=[(0, PLACE_COLOURS[0]), (1, PLACE_COLOURS[2])],
+        showscale=scale > 1,
         hovertemplate="block %{y} + %{x}: %{z}<extra></extra>",
     )  # fmt: skip
     axis = {"yaxis": {"type": "category", "autorange": "reversed"}}
-    figure = {"data": [chart], "layout": layout("copied blocks", f"x {scale} blocks", "", 140 + 8 * len(rows)) | axis}
+    unit = "block" if scale == 1 else f"cell of {scale} blocks"
+    figure = {"data": [chart], "layout": layout("copied blocks", unit, "", 140 + 8 * len(rows)) | axis}
     note = f"{sum(counts)} of its {entry.block_count} blocks are here; it is store {entry.store_id.hex()}"
     return Section(f"Streamed from far store {number}", [note], [figure])
 
@@ -279,13 +300,13 @@ def sections_of(inspection: Inspection) -> Iterator[Section]:
     """The page, from the top down."""
     store, records = inspection.store, retained(inspection.store)
     facts = {**store_facts(store), **inspection.machine()}
-    yield Section("Machine", rows=[{"": name.replace("_", " "), " ": str(value)} for name, value in facts.items()])
+    yield Section("Machine", rows=[{"": name.replace("_", " "), " ": in_words(value)} for name, value in facts.items()])
     yield Section("Processes", rows=[row | {"space": str(row["space"])} for row in inspection.processes()])
     events = list(events_of(store, inspection.record.generation))
-    yield snapshot_section(events, records)
+    yield snapshot_section(events, records, untraced(store, inspection.record.generation))
     names = {SPACE_RECORDS: "records", SPACE_SHARES: "share counts"}
     for process in inspection.state.processes.values():
-        names[process.space] = f"{process.id}: {text_of(process.name)}"
+        names[process.space] = title_of(process)
     yield growth_section(store, records, names)
     for process in inspection.state.processes.values():
         if store.space_root(inspection.tree, process.space).present:

@@ -19,7 +19,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from revenant.errors import StoreError
-from revenant.events import KIND_NAMES, Kind, sentence
+from revenant.events import KIND_NAMES, Kind, sentence, template_text
 from revenant.format import SPACE_RECORDS
 from revenant.images import Far, Image, Json, when
 from revenant.output import say
@@ -30,7 +30,7 @@ from revenant.record import (
     TraceEvent,
     TracePage,
 )
-from revenant.state import NEWEST, named
+from revenant.state import NEWEST, named, read_state
 from revenant.store import Store, open_fars
 
 FOLLOW_PAUSE_S = 0.2
@@ -103,7 +103,7 @@ def fnv(text: bytes) -> int:
 def describe(event: TraceEvent, texts: Texts) -> str:
     """What an event says; a log line its text."""
     if event.kind == Kind.NOTICE:
-        return texts.at(event.a, event.small)
+        return template_text(texts.at(event.a, event.small))
     return sentence(event)
 
 
@@ -138,6 +138,13 @@ def events_of(store: Store, generation: int) -> Iterator[Event]:
             )
 
 
+def untraced(store: Store, generation: int) -> str:
+    """Why a generation has no events."""
+    if read_state(store, generation).machine.resume_count == 0:
+        return "is from before the machine's first start"
+    return "has no trace: an older kernel made it"
+
+
 # --- the command ---
 
 
@@ -153,11 +160,12 @@ def trace(
     with Store(image, open_fars(far or [])) as store:
         record = named(store, at)
         events = list(events_of(store, record.generation))
-    if not events:
-        say(f"revenant: {image}: generation {record.generation} has no trace: an older kernel made it")
+        why_none = "" if events else f"generation {record.generation} {untraced(store, record.generation)}"
     shown = events[-last if last else 0 :]
     if as_json:
         print(json.dumps([event.row for event in shown]))
+    elif why_none:
+        say(f"revenant: {image}: {why_none}")
     else:
         print("life  time (UTC)    machine s      event         what", *(event.line for event in shown), sep="\n")
         say(f"revenant: what came after the freeze of generation {record.generation} is not in it")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from revenant.bench.common import Row, is_wall_time, kind
+from revenant.output import in_words
 from revenant.page import Figure, Section, layout, write_page
 
 Series = dict[str, list[tuple[float, float]]]  # name -> points
@@ -67,7 +68,7 @@ def tables(rows: Sequence[Row], wall: bool) -> Iterator[Section]:
         if any(is_wall_time(name) for name in same[0]) or not wall:
             left_out = [name for name in same[0] if is_wall_time(name) and not wall]
             title = " ".join(filter(None, wanted)) + (", times" if wall else "")
-            yield Section(title, rows=[{n: str(v) for n, v in row.items() if n not in left_out} for row in same])
+            yield Section(title, rows=[{n: in_words(v) for n, v in row.items() if n not in left_out} for row in same])
 
 
 def write_bench_page(out: Path, host: Row, rows: Sequence[Row]) -> None:
