@@ -57,7 +57,7 @@ def test_what_was_measured_is_told(
         command.bench(None, 1, True, True, out)
     told = capsys.readouterr()
     rows = json.loads(told.out)["rows"]
-    assert rows[0] == {"benchmark": "resume", "resume_instructions": 42} and "resume_instructions" in out.read_text()
+    assert rows[0] == {"benchmark": "resume", "resume_instructions": 42} and "resume instructions" in out.read_text()
     assert [row["reason"] for row in rows[1:]] == ["ValueError: lost"] * isinstance(error, ValueError)
     assert "measuring resume" in told.err and "measuring start" in told.err
 
@@ -86,6 +86,8 @@ def test_page(tmp_path: Path) -> None:
         {"benchmark": "commit", "dirty_pages": 10, "commit_median_ms": 61.75},
         {"benchmark": "stream", "figure": "2 round trips", "engine": "<us>", "delays_ms": [0],
          "answered_median_s": [3]},
+        *({"benchmark": "python", "program": "bm", "measure": measure, "off": off, "every_100_ms": 1}
+          for measure, off in (("instructions", 4242), ("us", 2424))),
         *({**kills, "way": way} for way in ("strict", "relaxed")),
     ]
     out = tmp_path / "bench.html"
@@ -97,3 +99,4 @@ def test_page(tmp_path: Path) -> None:
     assert "a fast one" in shown and "&lt;us&gt;" in shown and "<us>" not in shown
     counts, _, times = shown.partition("commit, times")
     assert "61.75" not in counts.partition("<script>")[0] and "61.75" in times
+    assert "4242" in counts and "4242" not in times and "2424" in times and "2424" not in counts
