@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pexpect
+import pytest
 from revenant.pytest_plugin import FarStore, MachineUnderTest
 from revenant.qemu import MEMORY_MIB_DEFAULT
+from revenant.ui import app
 from revenant.ui.app import Pane, Ui
 from revenant.ui.layout import FRAME_SIZE
 from revenant.ui.live import CLEAN, KERNEL, NODE, TABLE, Live, Memory
@@ -99,8 +101,10 @@ def test_panes_of_a_machine_that_streams(far_store: FarStore, machine: MachineUn
     on_screen(machine, check)
 
 
-def test_much_memory(machine: MachineUnderTest) -> None:
-    """A part of it lies at 4 GiB and above."""
+def test_much_memory(machine: MachineUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of it lies at 4 GiB and above. Looked at all the time, also while the screen is taken down."""
+    monkeypatch.setattr(app, "LOOK_INTERVAL_S", 0.0005)
+    monkeypatch.setattr(app, "LOOK_SHARE_MAX", 50)
 
     async def check(screen: Screen) -> None:
         await screen.until(lambda: screen.ui.moment and screen.ui.moment.processes, "process")

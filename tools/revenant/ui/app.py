@@ -21,6 +21,7 @@ from dataclasses import replace
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.css.query import NoMatches
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -172,11 +173,14 @@ class Ui(App[bool], inherit_bindings=False):
         """Read the machine's memory and show it, again and again."""
         began_s = time.perf_counter()
         self.moment = self.live.look() or self.moment
-        self._show_said()
-        if self.moment is not None:
-            self._show(self.moment)
-        elif self.terminal.text().strip():
-            self.query_one("#memory", Pane).fill(Text(OLD_KERNEL, panes.DIM))
+        try:
+            self._show_said()
+            if self.moment is not None:
+                self._show(self.moment)
+            elif self.terminal.text().strip():
+                self.query_one("#memory", Pane).fill(Text(OLD_KERNEL, panes.DIM))
+        except NoMatches:
+            return  # the screen is being taken down
         took_s = time.perf_counter() - began_s
         self.set_timer(max(LOOK_INTERVAL_S, took_s / LOOK_SHARE_MAX), self.look)
 
