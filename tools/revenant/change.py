@@ -19,7 +19,7 @@ from pathlib import Path
 
 from revenant.errors import BuildError, StoreError
 from revenant.format import ZERO_PAGE, PageKey, StartFailures
-from revenant.genesis import build_folder
+from revenant.genesis import build_folder, build_remedy
 from revenant.store import Store
 
 LOCK_FIRST_BYTE = 100  # QEMU's locks on a file lie on bytes 100 to 299 (block/file-posix.c)
@@ -91,7 +91,7 @@ def editor_path() -> Path:
     """The editor that the build made."""
     path = build_folder() / "host" / "store_editor"
     if not path.is_file():
-        raise BuildError(path, "missing", "run `make build`")
+        raise BuildError(path, "missing", build_remedy())
     return path
 
 

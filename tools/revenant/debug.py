@@ -32,7 +32,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 from revenant.change import locked
 from revenant.children import temporary_folder
 from revenant.errors import MachineError
-from revenant.genesis import BuildFiles, build_folder
+from revenant.genesis import BuildFiles, build_folder, build_remedy
 from revenant.images import copy_image
 from revenant.inspection import Inspection
 from revenant.machine import monitor_words, start_qemu
@@ -57,11 +57,15 @@ def symbol_files(image: Path) -> Iterator[str]:
     with Store(image) as store:
         inspection = Inspection(store, named(store, NEWEST))
         processes = list(inspection.state.processes.values())
-        if kernel.is_file() and code_of(store.kernel()) == Symbols(kernel).code:
+        if not kernel.is_file():
+            say(f"revenant: no names of the kernel: {kernel} is missing: {build_remedy()}")
+        elif code_of(store.kernel()) == Symbols(kernel).code:
             yield f"file {kernel}"
         else:
             say(f"revenant: no names of the kernel: {image} runs another one than {kernel}")
-        if userland.is_file() and any(inspection.program(process).runs(Symbols(userland)) for process in processes):
+        if not userland.is_file():
+            say(f"revenant: no names of programs: {userland} is missing: {build_remedy()}")
+        elif any(inspection.program(process).runs(Symbols(userland)) for process in processes):
             yield f"add-symbol-file {userland}"
         else:
             say(f"revenant: no names of programs: none runs the code of {userland}")

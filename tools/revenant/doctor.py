@@ -36,7 +36,10 @@ PACKAGES = {
     "objcopy": "binutils",
     "gdb": "gdb",
 }
-PYTHON_PACKAGES = ("cryptography", "jinja2", "mpremote", "pexpect", "plotly", "pyelftools", "qemu.qmp")
+PYTHON_PACKAGES = (
+    "capstone", "cryptography", "jinja2", "littlefs-python", "mpremote", "pexpect", "plotly", "pyelftools", "pyte",
+    "qemu.qmp", "textual", "zstandard",
+)  # fmt: skip
 DISK_FREE_MIN = 2 << 30
 ACCELERATOR_TIMEOUT_S = 10
 BOOT_SECTOR = bytes.fromhex("baf400b010eef4")  # mov dx, 0xf4; mov al, 0x10; out dx, al; hlt
@@ -95,11 +98,11 @@ def built_files() -> Iterator[Finding]:
     try:
         files = genesis.BuildFiles.locate()
     except BuildError as error:
-        yield Finding("build", False, str(error), "make build")
+        yield Finding("build", False, str(error), genesis.build_remedy())
         return
     for path in (files.kernel, files.userland, files.boot_record, files.loader):
         there = path.is_file()
-        yield Finding(path.name, there, str(path) if there else "missing", "" if there else "make build")
+        yield Finding(path.name, there, str(path) if there else "missing", "" if there else genesis.build_remedy())
 
 
 def seconds_to_run(accelerator: str) -> float | None:

@@ -96,12 +96,19 @@ def build_folder() -> Path:
     return Path(given) if given else Path(__file__).resolve().parents[2] / "build"
 
 
+def build_remedy() -> str:
+    """What brings a file of the build that is missing."""
+    if "REVENANT_BUILD" in os.environ or (build_folder().parent / "Makefile").is_file():
+        return "make build"
+    return "make build in a checkout of Revenant, then export REVENANT_BUILD=CHECKOUT/build"
+
+
 def read_built(path: Path) -> bytes:
     """A file that the build makes."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BuildError(path, error.strerror or "cannot be read", "run `make build`") from None
+        raise BuildError(path, error.strerror or "cannot be read", build_remedy()) from None
 
 
 @dataclass(frozen=True)

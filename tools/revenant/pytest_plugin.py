@@ -145,7 +145,7 @@ def build_files() -> genesis.BuildFiles:
     """What `make build` made, in $REVENANT_BUILD or the checkout's build folder; a test that needs it fails without."""
     files = genesis.BuildFiles.locate()
     for path in (files.kernel, files.userland, files.boot_record, files.loader):
-        assert path.is_file(), f"{path} is missing: run `make build`"
+        assert path.is_file(), f"{path} is missing: {genesis.build_remedy()}"
     return files
 
 
