@@ -107,6 +107,10 @@ def test_terminal_is_restored(image: Path) -> None:
     assert termios.tcgetattr(child.child_fd)[3] != before[3]  # raw while it runs
     child.send("'on' + 'ly'\r")
     child.expect(rb"'only'\r+\n>>> ")
+    child.send("\x01cinfo status\r")  # QEMU's own prompt, and back
+    child.expect_exact(b"VM status: running")
+    child.send("\x01c'aga' + 'in'\r")
+    child.expect(rb"'again'\r+\n>>> ")
     child.send("\x01x")
     child.expect(pexpect.EOF)
     child.wait()

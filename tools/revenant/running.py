@@ -216,6 +216,12 @@ def console_words(console: str) -> str:
     raise typer.BadParameter(f"{console!r} is not stdio, pty or unix:PATH", param_hint="--console")
 
 
+def shared_monitor(console: str) -> tuple[str, ...]:
+    """QEMU's own prompt behind Ctrl-A C, where the console is a terminal."""
+    shared = console == "stdio" and sys.stdin.isatty()
+    return ("-mon", "chardev=console,mode=readline") if shared else ()
+
+
 @contextmanager
 def announced_pty(near: Path, monitor: socket.socket) -> Iterator[None]:
     """Print the terminal's name and link to it; held open, so that no byte is lost before somebody opens it."""
@@ -258,12 +264,12 @@ def run_console(config: MachineConfig, console: str) -> int:
         return run_ui(config)
     reading, writing = os.pipe()
     monitor, monitor_child = socket.socketpair()
-    words = monitor_words(monitor_child.fileno()) if console == "pty" else ()
+    words = monitor_words(monitor_child.fileno()) if console == "pty" else shared_monitor(console)
     if console == "stdio" and sys.stdout.isatty():
         redraw(config)
     wiring = Wiring(console=console_words(console), monitor=words)
     with terminal_restored():
-        fds = [monitor_child.fileno()] if words else []
+        fds = [monitor_child.fileno()] if console == "pty" else []
         stdout = None if console == "stdio" else writing  # QEMU has a remark about a pty of its own
         process, _ = start_qemu(config, wiring, fds, stdout=stdout, stderr=writing)
         os.close(writing)
@@ -331,7 +337,7 @@ def run(
     if keep and (console != "pty" or script or relaxed or record):
         reason = "only with --console pty, without a script, --relaxed or --record"
         raise typer.BadParameter(reason, param_hint="--keep")
-    wiring = Wiring(console=console_words(console))
+    wiring = Wiring(console=console_words(console), monitor=shared_monitor(console))
     config = MachineConfig(near, far or [], trust, memory, accel, interval, relaxed, boot, pidfile)
     config = replace(config, retain=parse_retain(retain), fill=fill, record=record)
     config = replace(config, window=display_of(near) if window else None)
