@@ -83,9 +83,10 @@ static void panic_describe(void) {
         panic_say("%s\n", text);
 }
 
+/* Not to the console: on a screen they would take the room of all that was said before. */
 static void panic_trace(void) {
-    if (log_sink && log_sink->panic_write)
-        trace_print(log_sink->panic_write, TRACE_PRINT_COUNT);
+    if (log_sink && log_sink->write)
+        trace_print(log_sink->write, TRACE_PRINT_COUNT);
 }
 
 static void panic_end(void) {

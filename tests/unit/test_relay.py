@@ -62,6 +62,16 @@ def test_a_report_is_explained_where_it_ends() -> None:
     assert relay.unexplained == b"[    1.7] the end\n"
 
 
+@pytest.mark.parametrize(("progress", "is_twice"), [(RENEWED_LINE, True), (WINDOW_TITLE, False)])
+def test_a_panic_is_said_once(progress: tuple[bytes, bytes], is_twice: bool) -> None:
+    """A console in the same terminal has said it, but for the events."""
+    shown = io.BytesIO()
+    said = [b"[    1.0] before\n\npanic: NMI\n  rax 1\nbacktrace: 1\n", b"last 1 events (words):\n  [   0.6] said: x\n"]
+    Relay(iter(said), shown.write, progress).run()
+    assert all(text in shown.getvalue() for text in (b"before", b"last 1 events", b"said: x"))
+    assert [text in shown.getvalue() for text in (b"panic", b"rax", b"backtrace")] == [is_twice] * 3
+
+
 def test_a_file_that_grows(tmp_path: Path) -> None:
     """All of it, also what is written between the last look and the end."""
     path, ended = tmp_path / "voice", threading.Event()

@@ -28,6 +28,8 @@ REPORT_END = re.compile(rb"^\[ *\d+\.\d+\]   r13 .* r15 [0-9a-f]{16}\n", re.MULT
 """kernel/proc/syscall.c, program_stopped; a panic has no times before its registers."""
 PROGRESS = re.compile(rb"\[ *\d+\.\d+\] store: progress: (.*)\n")
 FOR_TOOLS = re.compile(rb"\[ *\d+\.\d+\] (?:store: progress:|console: goes on at byte) .*\n")
+PANIC, EVENTS = b"panic: ", b"last "
+"""kernel/lib/log.c, kernel/lib/trace.c"""
 RELAY_TIMEOUT_S = 20
 """Names for a report's addresses take seconds."""
 LOOK_INTERVAL_S = 0.1
@@ -83,6 +85,7 @@ class Relay(threading.Thread):
         self.far: dict[bytes, bytes] = {}
         self.head = self.tail = b""
         self.unexplained = b""
+        self.in_panic = False
 
     def run(self) -> None:
         """Until there are no more."""
@@ -114,7 +117,16 @@ class Relay(threading.Thread):
 
     def _write_lines(self, text: bytes) -> None:
         for line in text.splitlines(keepends=True):
-            self.write(self._placed(line))
+            if not self._is_on_console(line):
+                self.write(self._placed(line))
+
+    def _is_on_console(self, line: bytes) -> bool:
+        """Whether a console in the same terminal says a line, too: a panic's, up to the last events."""
+        if line.startswith(PANIC):
+            self.in_panic = True
+        elif line.startswith(EVENTS):
+            self.in_panic = False
+        return self.in_panic and self.progress == WINDOW_TITLE
 
     def _placed(self, line: bytes) -> bytes:
         if self.progress == WINDOW_TITLE:

@@ -274,7 +274,7 @@ def run_console(config: MachineConfig, console: str) -> int:
         process, _ = start_qemu(config, wiring, fds, stdout=stdout, stderr=writing)
         os.close(writing)
         monitor_child.close()
-        progress = WINDOW_TITLE if console == "stdio" else RENEWED_LINE
+        progress = WINDOW_TITLE if console == "stdio" and sys.stdout.isatty() else RENEWED_LINE
         relay = Relay(
             piped(reading),
             to_stderr,
