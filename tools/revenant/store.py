@@ -7,6 +7,7 @@ Used by: every command that looks into an image; check.py builds on it. The form
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -165,6 +166,9 @@ class Store:
         except OSError as error:
             remedy = "`revenant create` makes an image" if isinstance(error, FileNotFoundError) else ""
             raise StoreError(self.path, error.strerror or "cannot be opened", remedy) from None
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise StoreError(self.path, "is a folder")
         self.file_size = os.lseek(fd, 0, os.SEEK_END)
         return fd
 

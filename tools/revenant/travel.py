@@ -214,6 +214,8 @@ def fork(
         scratch = out.with_name(f".{out.name}.{os.getpid()}")
         if out.exists():
             raise StoreError(out, "exists", "choose another name")
+        if not out.absolute().parent.is_dir():
+            raise StoreError(out, "its folder does not exist", "choose another name")
         header = store.header
         copy = Copy(
             record.generation, {MACHINE_PAGE: machine.page}, header.block_count, header.spread_stride,
