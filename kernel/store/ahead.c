@@ -32,11 +32,14 @@ static struct run runs[RUN_COUNT];
 static struct list_node here;
 static uint64_t answered_ns[1 + STORE_FAR_COUNT_MAX]; /* by disk: when it last answered */
 
-static void drop_page(struct run *run, unsigned index) {
-    store.env->page_free(run->io.page[index]);
+static void *take_page(struct run *run, unsigned index) {
+    void *page = run->io.page[index];
     run->io.page[index] = NULL;
     run->left--;
+    return page;
 }
+
+static void drop_page(struct run *run, unsigned index) { store.env->page_free(take_page(run, index)); }
 
 static void run_free(struct run *run) {
     for (unsigned i = 0; run->state == RUN_HERE && i < run->count; i++)
@@ -167,14 +170,22 @@ const uint8_t *ahead_hash(unsigned home, uint64_t block) {
     return run->hash[index];
 }
 
-/* A block that is here is not needed any more. */
-void ahead_drop(unsigned home, uint64_t block) {
+/* A block that is here becomes the caller's, who frees its page; NULL: it is not. */
+void *ahead_take(unsigned home, uint64_t block) {
     struct run *run = find(home, block);
     if (run == NULL || run->state != RUN_HERE)
-        return;
-    drop_page(run, (unsigned)(block - run->first));
+        return NULL;
+    void *page = take_page(run, (unsigned)(block - run->first));
     if (run->left == 0)
         run_free(run);
+    return page;
+}
+
+/* A block that is here is not needed any more. */
+void ahead_drop(unsigned home, uint64_t block) {
+    void *page = ahead_take(home, block);
+    if (page != NULL)
+        store.env->page_free(page);
 }
 
 static uint64_t late_ns(const struct run *run) {

@@ -141,7 +141,8 @@ static void judge(struct job *job, int status) {
         disk_good(job->disk);
         store.facts.far_used += job->disk != 0;
         store.facts.far[job->disk].verified++;
-        if (job->disk != 0 && copy_offer(&fetch->pointer, fetch->page) && !ptr_compressed(&fetch->pointer))
+        if (job->disk != 0 && copy_offer(&fetch->pointer, fetch->page, job->hash != NULL) &&
+            !ptr_compressed(&fetch->pointer))
             ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
         finish(job, 0);
         return;
