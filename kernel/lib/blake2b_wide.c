@@ -3,7 +3,7 @@
  *
  * Promise: the same hashes as blake2b, for about 19,000 instructions a page instead of 52,000. Needs AVX2; keeps no
  * state.
- * Called by: main.c's hash_pages, between arch_vector_begin and arch_vector_end (the only file compiled with -mavx2).
+ * Called by: main.c's hash_pages, between arch_vector_begin and arch_vector_end.
  */
 #include "lib/lib.h"
 

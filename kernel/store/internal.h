@@ -256,7 +256,6 @@ void ahead_init(void);
 unsigned ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count, int is_paced);
 enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, unsigned *disk);
 void ahead_touch(unsigned home, uint64_t block);
-const uint8_t *ahead_hash(unsigned home, uint64_t block);
 void ahead_drop(unsigned home, uint64_t block);
 void *ahead_take(unsigned home, uint64_t block);
 size_t ahead_shrink(size_t page_count);
