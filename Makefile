@@ -92,8 +92,9 @@ $(REVENANT): pyproject.toml | $(BUILD)/.packages
 CC := gcc
 CFLAGS := -std=c17 -O2 -g -ffreestanding -fno-pic -mcmodel=kernel -mno-red-zone -mgeneral-regs-only -fno-stack-protector \
 	-fno-asynchronous-unwind-tables -fno-omit-frame-pointer -Wall -Wextra -Werror -Ikernel
-# The one file that computes in vector registers says so itself.
+# The two files that compute in vector registers say so themselves.
 $(BUILD)/kernel/lib/blake2b_wide.c.o: CFLAGS := $(filter-out -mgeneral-regs-only,$(CFLAGS)) -mavx2
+$(BUILD)/kernel/lib/blake2b_page.c.o: CFLAGS := $(filter-out -mgeneral-regs-only,$(CFLAGS)) -mavx -mbmi2 -fomit-frame-pointer
 
 # Fetched sources (userland/fetch_sources.py); of each, only what the kernel calls is linked.
 MONOCYPHER := $(BUILD)/src/monocypher

@@ -136,6 +136,12 @@ static void *store_page_alloc(int urgent) {
 
 static void store_page_free(void *page) { frame_free(frame_of(virt_to_phys(page))); }
 
+static void store_hash_page(uint8_t *hash, const void *page) {
+    arch_vector_begin();
+    blake2b_page(hash, page);
+    arch_vector_end();
+}
+
 static void store_hash_pages(uint8_t *const hash[4], const void *const page[4]) {
     arch_vector_begin();
     blake2b_pages(hash, page);
@@ -256,7 +262,10 @@ static void store_start(const struct options *options) {
     static char packed[OPTIONS_SIZE];
     if (fw_cfg_read_file("opt/revenant/packed", packed, sizeof packed) > 0)
         options_parse_packed(store_options.packed, packed); /* a hint: without it, the same comes later */
-    store_env.hash_pages = arch_vector_init() ? store_hash_pages : NULL;
+    if (arch_vector_init()) {
+        store_env.hash_page = store_hash_page;
+        store_env.hash_pages = store_hash_pages;
+    }
     int status = store_open(&store_env, &store_options);
     if (status != 0)
         refuse("there is no generation to go on from", status);

@@ -59,6 +59,8 @@ void trace_print(void (*write)(const char *text, size_t length), uint64_t count)
 
 /* BLAKE2b (RFC 7693), unkeyed; size is 1 to 64 bytes. */
 void blake2b(uint8_t *hash, size_t hash_size, const void *data, size_t size);
+/* The 16-byte hash of a page; only on a CPU with AVX and BMI2 and with vector registers at hand. */
+void blake2b_page(uint8_t *hash, const void *page);
 /* The 16-byte hashes of four pages at once; only on a CPU with AVX2 and with vector registers at hand. */
 void blake2b_pages(uint8_t *const hash[4], const void *const page[4]);
 

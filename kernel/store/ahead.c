@@ -21,8 +21,6 @@ struct run {
     int hedged;            /* another disk was asked, too */
     int is_paced;          /* nobody asked for it */
     uint64_t touched;      /* bit per page: somebody wanted it */
-    uint64_t hashed;       /* bit per page */
-    uint8_t hash[STORE_IO_PAGES_MAX][HASH_SIZE];
     uint64_t start_ns, hedged_ns; /* hedged_ns: the last time */
     struct store_io io;    /* its pages; NULL: given away */
     struct list_node link; /* of those that are here, oldest first */
@@ -32,11 +30,14 @@ static struct run runs[RUN_COUNT];
 static struct list_node here;
 static uint64_t answered_ns[1 + STORE_FAR_COUNT_MAX]; /* by disk: when it last answered */
 
-static void drop_page(struct run *run, unsigned index) {
-    store.env->page_free(run->io.page[index]);
+static void *take_page(struct run *run, unsigned index) {
+    void *page = run->io.page[index];
     run->io.page[index] = NULL;
     run->left--;
+    return page;
 }
+
+static void drop_page(struct run *run, unsigned index) { store.env->page_free(take_page(run, index)); }
 
 static void run_free(struct run *run) {
     for (unsigned i = 0; run->state == RUN_HERE && i < run->count; i++)
@@ -139,42 +140,22 @@ void ahead_touch(unsigned home, uint64_t block) {
     run->touched |= (uint64_t)1 << (block - run->first);
 }
 
-/* The hashes of a page that is here and those beside it, which are likely to be wanted next: four cost little more than
- * one. */
-static void hash_around(struct run *run, unsigned index) {
-    uint8_t hash[HASH_GROUP_COUNT][HASH_SIZE];
-    const void *page[HASH_GROUP_COUNT] = {run->io.page[index]};
-    unsigned place[HASH_GROUP_COUNT] = {index}, count = 1, limit = store.env->hash_pages != NULL ? HASH_GROUP_COUNT : 1;
-    for (unsigned i = index + 1; i < run->count && count < limit; i++) {
-        if (run->io.page[i] == NULL || (run->hashed >> i & 1))
-            continue;
-        place[count] = i;
-        page[count++] = run->io.page[i];
-    }
-    hash_group(hash, page, count);
-    for (unsigned i = 0; i < count; i++) {
-        memcpy(run->hash[place[i]], hash[i], HASH_SIZE);
-        run->hashed |= (uint64_t)1 << place[i];
-    }
-}
-
-/* The hash of a block that is here, as it is on the disk. */
-const uint8_t *ahead_hash(unsigned home, uint64_t block) {
+/* A block that is here becomes the caller's, who frees its page; NULL: it is not. */
+void *ahead_take(unsigned home, uint64_t block) {
     struct run *run = find(home, block);
-    unsigned index = (unsigned)(block - run->first);
-    if (!(run->hashed >> index & 1))
-        hash_around(run, index);
-    return run->hash[index];
+    if (run == NULL || run->state != RUN_HERE)
+        return NULL;
+    void *page = take_page(run, (unsigned)(block - run->first));
+    if (run->left == 0)
+        run_free(run);
+    return page;
 }
 
 /* A block that is here is not needed any more. */
 void ahead_drop(unsigned home, uint64_t block) {
-    struct run *run = find(home, block);
-    if (run == NULL || run->state != RUN_HERE)
-        return;
-    drop_page(run, (unsigned)(block - run->first));
-    if (run->left == 0)
-        run_free(run);
+    void *page = ahead_take(home, block);
+    if (page != NULL)
+        store.env->page_free(page);
 }
 
 static uint64_t late_ns(const struct run *run) {

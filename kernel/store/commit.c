@@ -486,6 +486,7 @@ static void undo(void) {
     retain_undo();
     replace_undo();
     copy_undo();
+    fill_doubt(); /* what it has come by may be gone */
     list_drop(&list_dead);
     store_take_root(&store.root);
     store.frozen = store.draining = store.unsaved = 0;

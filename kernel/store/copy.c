@@ -12,6 +12,7 @@
 
 enum {
     COPY_COUNT = 256,     /* what far can bring while a commit holds the meta tree */
+    KEY_LIST_COUNT = 64,
     WRITE_COUNT = 16,     /* copies written by one request: most of what one costs is the request */
     RESERVE_SHARE = 16,   /* of near stays free, also when all copies on their way have a block: roots need some */
     USED_COUNT = 1 << 17, /* marks of use: one a block of the first 512 MiB of a far store, shared beyond */
@@ -19,6 +20,8 @@ enum {
 enum copy_state { COPY_NONE, COPY_QUEUED, COPY_WRITING, COPY_WRITTEN, COPY_FAILED, COPY_BAD };
 
 struct copy {
+    struct list_node link;  /* in idle, or in busy, in the order in which they began */
+    struct list_node alike; /* of its key, in by_key */
     enum copy_state state;
     int is_awaited; /* was there when the commit began to wait for copies: it is part of it */
     unsigned home;
@@ -29,7 +32,8 @@ struct copy {
 };
 
 static struct copy copies[COPY_COUNT];
-static unsigned copy_count; /* not COPY_NONE */
+static struct list_node idle, busy, by_key[KEY_LIST_COUNT];
+static unsigned copy_count; /* busy ones */
 static uint64_t used[USED_COUNT / 64];
 static struct {
     uint64_t wanted_count; /* copies that are to go */
@@ -116,27 +120,37 @@ static int take_mark(unsigned home, uint64_t far_block) {
 
 static int is_short(void) { return store.free_count < store.header.block_count / ROOM_SHARE; }
 
-static struct copy *slot_for(unsigned home, uint64_t far_block) {
-    struct copy *found = NULL;
-    for (unsigned i = 0; i < COPY_COUNT; i++) {
-        if (copies[i].state == COPY_NONE)
-            found = &copies[i];
-        else if (copies[i].home == home && copies[i].far_block == far_block)
-            return NULL;
-    }
-    return found;
+static struct list_node *alike(unsigned home, uint64_t far_block) {
+    return &by_key[(far_block + home) % KEY_LIST_COUNT];
 }
 
-const void *copy_page(unsigned home, uint64_t far_block) {
-    for (unsigned i = 0; i < COPY_COUNT && copy_count > 0; i++)
-        if (copies[i].state != COPY_NONE && copies[i].home == home && copies[i].far_block == far_block)
-            return copies[i].page;
+static struct copy *find(unsigned home, uint64_t far_block) {
+    list_for_each(link, alike(home, far_block)) {
+        struct copy *copy = list_entry(link, struct copy, alike);
+        if (copy->home == home && copy->far_block == far_block)
+            return copy;
+    }
     return NULL;
 }
 
-static void begin(struct copy *copy, enum copy_state state) {
+const void *copy_page(unsigned home, uint64_t far_block) {
+    const struct copy *copy = find(home, far_block);
+    return copy != NULL ? copy->page : NULL;
+}
+
+/* An idle one for a block that no other has; NULL: there is none. */
+static struct copy *slot_for(unsigned home, uint64_t far_block) {
+    return list_empty(&idle) || find(home, far_block) != NULL ? NULL : list_entry(idle.next, struct copy, link);
+}
+
+static void begin(struct copy *copy, enum copy_state state, unsigned home, uint64_t far_block) {
     copy->state = state;
     copy->is_awaited = 0;
+    copy->home = home;
+    copy->far_block = far_block;
+    list_remove(&copy->link);
+    list_append(&busy, &copy->link);
+    list_append(alike(home, far_block), &copy->alike);
     copy_count++;
 }
 
@@ -157,22 +171,24 @@ static int one_goes_for_it(void) {
     return 1;
 }
 
-/* A verified far page has come: keeps a copy of it, if that is cheap now. */
-int copy_offer(const struct block_ptr_disk *pointer, const void *page) {
+/*
+ * A verified far page has come: keeps a copy of it, if that is cheap now. is_ahead: as the block that lies ahead, which
+ * then becomes the copy.
+ */
+int copy_offer(const struct block_ptr_disk *pointer, const void *page, int is_ahead) {
     struct copy *copy = slot_for(ptr_store(pointer), copy_key(pointer));
     if (copy == NULL || store.broken ||
         store.free_count < alloc_resting() + copy_count + store.header.block_count / RESERVE_SHARE)
         return copy_page(ptr_store(pointer), copy_key(pointer)) != NULL;
     if (is_short() && !one_goes_for_it())
         return 0;
-    copy->page = store.env->page_alloc(0);
+    copy->page = is_ahead ? ahead_take(ptr_store(pointer), ptr_block(pointer)) : store.env->page_alloc(0);
     if (copy->page == NULL)
         return 0;
     copy_used(ptr_store(pointer), copy_key(pointer));
-    memcpy(copy->page, page, BLOCK_SIZE);
-    copy->home = ptr_store(pointer);
-    copy->far_block = copy_key(pointer);
-    begin(copy, COPY_QUEUED);
+    if (!is_ahead)
+        memcpy(copy->page, page, BLOCK_SIZE);
+    begin(copy, COPY_QUEUED, ptr_store(pointer), copy_key(pointer));
     return 1;
 }
 
@@ -181,12 +197,10 @@ void copy_bad(unsigned home, uint64_t far_block) {
     struct copy *copy = slot_for(home, far_block);
     if (copy == NULL)
         return;
-    copy->home = home;
-    copy->far_block = far_block;
     copy->page = NULL;
     store.complete = 0;
     fill_doubt();
-    begin(copy, COPY_BAD);
+    begin(copy, COPY_BAD, home, far_block);
 }
 
 /* Has changed nothing in the meta tree yet, so it may as well be part of the next commit. */
@@ -228,14 +242,14 @@ static int start_writes(void) {
     struct copy *first = NULL, *last = NULL;
     int status = 0;
     unsigned count = 0;
-    for (unsigned i = 0; status == 0 && i < COPY_COUNT && count < WRITE_COUNT; i++) {
-        if (copies[i].state != COPY_QUEUED || must_wait(&copies[i]))
+    list_for_each(link, &busy) {
+        struct copy *copy = list_entry(link, struct copy, link);
+        if (copy->state != COPY_QUEUED || must_wait(copy))
             continue;
-        status = alloc_block(&copies[i].near_block);
-        if (status == 0) {
-            join_write(&first, &last, &copies[i]);
-            count++;
-        }
+        if (count == WRITE_COUNT || (status = alloc_block(&copy->near_block)) != 0)
+            break;
+        join_write(&first, &last, copy);
+        count++;
     }
     if (first != NULL)
         submit_write(first);
@@ -247,6 +261,9 @@ static void end(struct copy *copy) {
         store.env->page_free(copy->page);
     copy->page = NULL;
     copy->state = COPY_NONE;
+    list_remove(&copy->alike);
+    list_remove(&copy->link);
+    list_prepend(&idle, &copy->link);
     copy_count--;
 }
 
@@ -391,34 +408,38 @@ int copy_step(void) {
     store.urgent = 0;
     if (dropped || copy_count == 0)
         return dropped;
-    for (unsigned i = 0; i < COPY_COUNT; i++) {
-        if (copies[i].state == COPY_NONE)
-            continue;
+    for (struct list_node *link = busy.next, *next; link != &busy; link = next) {
+        struct copy *copy = list_entry(link, struct copy, link);
+        next = link->next;
         store.operation++;
         store.urgent = store.draining; /* a commit waits for it */
-        int status = step(&copies[i]);
+        int status = step(copy);
         store.urgent = 0;
         if (status == 0)
             return 1;
-        if (status == -E_NOMEM && may_wait(&copies[i]))
-            copies[i].is_awaited = 0; /* no commit waits for memory */
+        if (status == -E_NOMEM && may_wait(copy))
+            copy->is_awaited = 0; /* no commit waits for memory */
         if (status != -E_AGAIN && status != -E_NOMEM)
-            give_up(&copies[i]);
+            give_up(copy);
     }
     return 0;
 }
 
 /* A commit begins to wait for the copies that there are; later ones wait for it. */
 void copy_drain(void) {
-    for (unsigned i = 0; i < COPY_COUNT; i++)
-        copies[i].is_awaited = may_wait(&copies[i]);
+    list_for_each(link, &busy) {
+        struct copy *copy = list_entry(link, struct copy, link);
+        copy->is_awaited = may_wait(copy);
+    }
 }
 
 /* True when the meta tree says the truth: no copy has a block without an entry. */
 int copy_settled(void) {
-    for (unsigned i = 0; i < COPY_COUNT && copy_count > 0; i++)
-        if (copies[i].state != COPY_NONE && (!may_wait(&copies[i]) || copies[i].is_awaited))
+    list_for_each(link, &busy) {
+        const struct copy *copy = list_entry(link, struct copy, link);
+        if (!may_wait(copy) || copy->is_awaited)
             return 0;
+    }
     return drop.wanted_count == 0 || alloc_resting() == REST_COUNT_MAX;
 }
 
@@ -429,8 +450,8 @@ int copy_is_full(void) { return copy_count > COPY_COUNT / 2 || is_short(); }
 int copy_busy(void) { return copy_count > 0; }
 
 int copy_is_writing(void) {
-    for (unsigned i = 0; i < COPY_COUNT && copy_count > 0; i++)
-        if (copies[i].state == COPY_WRITING)
+    list_for_each(link, &busy)
+        if (list_entry(link, struct copy, link)->state == COPY_WRITING)
             return 1;
     return 0;
 }
@@ -449,4 +470,12 @@ void copy_init(void) {
     memset(&drop, 0, sizeof drop);
     alloc_rested();
     copy_count = 0;
+    list_init(&idle);
+    list_init(&busy);
+    for (unsigned i = 0; i < KEY_LIST_COUNT; i++)
+        list_init(&by_key[i]);
+    for (unsigned i = 0; i < COPY_COUNT; i++) {
+        list_init(&copies[i].alike);
+        list_append(&idle, &copies[i].link);
+    }
 }

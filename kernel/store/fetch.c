@@ -26,7 +26,7 @@ struct job {
     unsigned disk;         /* being read */
     uint64_t copy;         /* near block being read for a far one, or 0 */
     unsigned tried;        /* bit per disk */
-    const uint8_t *hash;   /* of what was read; NULL: not known yet */
+    int is_ahead;          /* what it has is the block that lies ahead */
     int copy_tried, io_failed, corrupt;
     int finished, status;
 };
@@ -113,12 +113,6 @@ static int is_gone(const struct job *job) {
     return job->copy != 0 && (copy_find(ptr_store(pointer), copy_key(pointer), &copy) != 0 || copy != job->copy);
 }
 
-static int is_right(const struct job *job) {
-    const struct store_fetch *fetch = job->fetch;
-    return job->hash != NULL ? memcmp(job->hash, fetch->pointer.hash, HASH_SIZE) == 0
-                             : hash_matches(&fetch->pointer, fetch->page);
-}
-
 static void judge(struct job *job, int status) {
     const struct store_fetch *fetch = job->fetch;
     if (status != 0) {
@@ -126,7 +120,7 @@ static void judge(struct job *job, int status) {
         disk_failed(job->disk, "a read failed");
     } else if (is_gone(job)) {
         /* nobody's fault */
-    } else if (!is_right(job)) {
+    } else if (!hash_matches(&fetch->pointer, fetch->page)) {
         job->corrupt = 1;
         store.facts.hash_failures++;
         disk_failed(job->disk, "a block does not have its hash");
@@ -141,7 +135,8 @@ static void judge(struct job *job, int status) {
         disk_good(job->disk);
         store.facts.far_used += job->disk != 0;
         store.facts.far[job->disk].verified++;
-        if (job->disk != 0 && copy_offer(&fetch->pointer, fetch->page) && !ptr_compressed(&fetch->pointer))
+        if (job->disk != 0 && copy_offer(&fetch->pointer, fetch->page, job->is_ahead) &&
+            !ptr_compressed(&fetch->pointer))
             ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
         finish(job, 0);
         return;
@@ -203,9 +198,9 @@ static int take_from_memory(struct job *job) {
     job->tried |= 1u << job->disk;
     ahead_touch(home, ptr_block(pointer));
     pointer_unpack(pointer, job->fetch->page, page);
-    job->hash = ptr_compressed(pointer) ? NULL : ahead_hash(home, ptr_block(pointer));
+    job->is_ahead = !ptr_compressed(pointer);
     judge(job, 0);
-    job->hash = NULL;
+    job->is_ahead = 0;
     return 1;
 }
 

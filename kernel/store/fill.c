@@ -2,9 +2,10 @@
  * kernel/store/fill.c: what nobody asks for comes, too: all that the adopted root reaches, until no far store is
  * needed.
  *
- * Promise: asks for nothing while somebody else waits for a store, leaves the links' queues short (pace.c) and an
- * eighth of near free; goes on while a commit runs, so that the link does not run dry. Near is said to be complete only
- * after a walk that met nothing without an entry in the presence map, and by a root that makes that map durable.
+ * Promise: asks for nothing while somebody else waits for a store, nor at once after that (misses come in bursts);
+ * leaves the links' queues short (pace.c) and an eighth of near free; goes on while a commit runs, so that the link
+ * does not run dry. Near is said to be complete only after a walk that met nothing without an entry in the presence
+ * map, and by a root that makes that map durable.
  * Called by: store_fill (pager, in small pieces), open.c (which root), commit.c (may it be said). The walk is over the
  * far store's own tree: all far blocks of any later generation are in it, and it never changes.
  */
@@ -17,6 +18,7 @@ enum {
 };
 #define RETRY_NS 1000000000ull
 #define TELL_NS 500000000ull
+#define HOLD_NS 2000000ull
 
 /* A page on its way, or a node whose children are walked. */
 struct fill_fetch {
@@ -33,6 +35,8 @@ static struct {
     unsigned root_index, tree_height;
     uint64_t missing_count;  /* met in this walk */
     uint64_t retry_ns;
+    int others_waited;       /* when it was last looked */
+    uint64_t hold_ns;        /* until then, those who have got what they waited for go on undisturbed */
     unsigned ahead_home;     /* where reading on has come to */
     uint64_t ahead_block;
     uint64_t position;       /* the last block of the adopted store that a walk has come to */
@@ -270,11 +274,19 @@ static void tell_at_times(uint64_t now) {
     tell();
 }
 
+static int others_come_first(uint64_t now) {
+    int others_wait = fetch_count() != (unsigned)own_busy_count() + boot_fetch_count();
+    if (others_wait || fill.others_waited)
+        fill.hold_ns = now + HOLD_NS;
+    fill.others_waited = others_wait;
+    return fill.hold_ns > now;
+}
+
 int store_fill(unsigned budget) {
     uint64_t now = store.env->now_ns();
     if (!fill.known || store.complete || store.broken || fill.retry_ns > now || copy_is_full() ||
         (store_commit_running() && (!fill.walking || fill.deciding)) || /* which is about what is durable */
-        fetch_count() != (unsigned)own_busy_count() + boot_fetch_count())
+        others_come_first(now))
         return 0;
     tell_at_times(now);
     for (; budget > 0; budget--)
@@ -288,4 +300,8 @@ int fill_waits_for_root(void) {
     return store.complete || (fill.deciding && !fill.walking && fill.retry_ns == 0 && !copy_busy());
 }
 
-uint64_t fill_retry_ns(void) { return fill.walking || store.complete ? 0 : fill.retry_ns; }
+/* When it wants to be called again; what is past: no need. */
+uint64_t fill_retry_ns(void) {
+    uint64_t retry_ns = fill.walking ? 0 : fill.retry_ns;
+    return !fill.known || store.complete ? 0 : retry_ns > fill.hold_ns ? retry_ns : fill.hold_ns;
+}

@@ -256,8 +256,8 @@ void ahead_init(void);
 unsigned ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned count, int is_paced);
 enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, unsigned *disk);
 void ahead_touch(unsigned home, uint64_t block);
-const uint8_t *ahead_hash(unsigned home, uint64_t block);
 void ahead_drop(unsigned home, uint64_t block);
+void *ahead_take(unsigned home, uint64_t block);
 size_t ahead_shrink(size_t page_count);
 uint64_t ahead_deadline_ns(void);
 int ahead_is_stuck(unsigned disk);
@@ -274,7 +274,7 @@ void pace_started(unsigned disk, unsigned block_count);
 void pace_ended(unsigned disk, unsigned block_count, uint64_t response_ns);
 
 /* copy.c: localising */
-int copy_offer(const struct block_ptr_disk *pointer, const void *page); /* 1: there is or will be a copy */
+int copy_offer(const struct block_ptr_disk *pointer, const void *page, int is_ahead); /* 1: there is or will be one */
 const void *copy_page(unsigned home, uint64_t far_block); /* the contents of a copy on its way; NULL: there is none */
 int copy_step(void);
 void copy_drain(void);

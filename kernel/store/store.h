@@ -40,7 +40,9 @@ struct store_env {
     void (*wake)(const void *key);               /* what -E_AGAIN on key waited for has happened (success or not) */
     uint64_t (*now_ns)(void);                    /* since some moment of this start, for deadlines and retries */
     void (*random)(void *buffer, size_t size);
-    /* The BLAKE2b-128 hashes of four pages at once, where that is quicker than four times one; or NULL. */
+    /* The BLAKE2b-128 hash of a page, where that is to be had sooner than from blake2b; or NULL. */
+    void (*hash_page)(uint8_t *hash, const void *page);
+    /* Those of four pages at once, where that takes fewer instructions; or NULL. */
     void (*hash_pages)(uint8_t *const hash[4], const void *const page[4]);
     /* Whether the message has this Ed25519 signature of the key's holder; NULL: it never has. */
     int (*signature_valid)(const uint8_t key[32], const uint8_t signature[64], const void *message, size_t size);

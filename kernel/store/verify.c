@@ -6,9 +6,16 @@
  */
 #include "store/internal.h"
 
+static void page_hash(uint8_t *hash, const void *page) {
+    if (store.env->hash_page != NULL)
+        store.env->hash_page(hash, page);
+    else
+        blake2b(hash, HASH_SIZE, page, BLOCK_SIZE);
+}
+
 int hash_matches(const struct block_ptr_disk *pointer, const void *page) {
     uint8_t hash[HASH_SIZE];
-    blake2b(hash, sizeof hash, page, BLOCK_SIZE);
+    page_hash(hash, page);
     return memcmp(hash, pointer->hash, sizeof hash) == 0;
 }
 
@@ -18,7 +25,7 @@ void hash_group(uint8_t hash[][HASH_SIZE], const void *const page[], unsigned co
     const void *from[HASH_GROUP_COUNT];
     if (count < 2 || store.env->hash_pages == NULL) {
         for (unsigned i = 0; i < count; i++)
-            blake2b(hash[i], HASH_SIZE, page[i], BLOCK_SIZE);
+            page_hash(hash[i], page[i]);
         return;
     }
     for (unsigned i = 0; i < HASH_GROUP_COUNT; i++) {
@@ -38,7 +45,7 @@ struct block_ptr_disk pointer_with_hash(uint64_t block, unsigned level, uint64_t
 
 struct block_ptr_disk pointer_make(uint64_t block, unsigned level, uint64_t birth, const void *page) {
     uint8_t hash[HASH_SIZE];
-    blake2b(hash, HASH_SIZE, page, BLOCK_SIZE);
+    page_hash(hash, page);
     return pointer_with_hash(block, level, birth, hash);
 }
 

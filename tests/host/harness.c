@@ -400,6 +400,8 @@ static void fetched(struct store_fetch *fetch, int status) {
 static int wait_step(unsigned *rounds) {
     time_ns += 1000000;
     int more = store_work(4);
+    if (!more && is_filling)
+        store_fill(4);
     more |= complete_one();
     *rounds = more || pending_count != 0 ? 0 : *rounds + 1;
     return *rounds < 100000 && !is_cut();

@@ -559,6 +559,45 @@ def test_scattered_pages_cost_a_round_trip_each(start: Start, tmp_path: pathlib.
     assert sum(wait_ms >= 2 * delay_ms for wait_ms in waits_ms) <= 2, "for nodes, too"
 
 
+@pytest.fixture
+def large_far(tmp_path: pathlib.Path) -> Far:
+    """A far image with more pages than are read at once, side by side."""
+    pages = [PageKey(16, page) for page in range(3000)]
+    return write_far(
+        tmp_path / "large.img", replace(CONTENTS, keys=pages, load=lambda key: page_of(1 + key.page), resume=[])
+    )
+
+
+def test_a_quick_link_is_asked_for_more_at_once(start: Start, large_far: Far) -> None:
+    """Each request costs the host; who wants a page meanwhile waits for what comes in a few milliseconds."""
+    blocks_per_request = {}
+    for delay_ms in (1, 20):
+        host = start(formatted=False)
+        host("load 1", large_far.path)
+        host("set delay_ms 1", delay_ms)
+        host("open", large_far.trust)
+        before = host.facts()
+        host("fill 60")
+        after = host.facts()
+        asked, requests = (after[name] - before[name] for name in ("far_reads", "far_requests"))
+        blocks_per_request[delay_ms] = asked / requests
+    assert blocks_per_request[1] > 10 and blocks_per_request[20] < 6, blocks_per_request
+
+
+def test_who_has_missed_a_page_goes_on_before_the_fill_does(start: Start, large_far: Far) -> None:
+    """He is likely to miss others; where he does not, it goes on."""
+    host = adopt(start, large_far)
+    host("set delay_ms 1", 20)
+    host("fill 40")
+    for page in range(2000, 3000, 100):
+        assert host.holds(16, page, 1 + page)
+        asked = host.facts()["far_requests"]
+        host("fill 1")
+        assert host.facts()["far_requests"] == asked
+        host("fill 30")
+        assert host.facts()["far_requests"] > asked
+
+
 def publish_compressed(path: pathlib.Path) -> str:
     """CONTENTS with every page compressed, none of them alone in its block; its root hash."""
     contents = replace(CONTENTS, compress=zstandard.ZstdCompressor(12).compress, store_id=b"c" * 16)

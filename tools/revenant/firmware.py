@@ -39,7 +39,7 @@ from revenant.trust import is_trusted
 QEMU_IMG = "qemu-img"
 TIMEOUT_S = 30
 BEHIND_RING_BLOCK = RING_FIRST_BLOCK + RING_COUNT
-BEHIND_RING_COUNT = 64
+BEHIND_RING_COUNT = 72
 """There a published store has loader and kernel: they are read with the root, which alone says where they are."""
 
 
