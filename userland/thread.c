@@ -27,6 +27,7 @@ struct port_thread port_main_thread = { .next = &port_main_thread, .stack_end = 
 static struct port_thread *current = &port_main_thread;
 static struct port_thread *ended; /* it stood on its stack until another one ran */
 static struct port_thread *forker; /* in a fork: the one that called it */
+static nlr_buf_t *forker_outermost; /* of its handlers: has the exception that nobody else took, or NULL */
 static struct port_thread *in_callback; /* while the scheduler is locked: it waits in one of its callbacks */
 
 /* Keeps the registers that a function must keep, and the stack pointer; goes on with those of another. The control
@@ -176,6 +177,11 @@ void port_threads_end(void) {
 
 void port_thread_forked(void) {
     forker = current;
+    forker_outermost = MP_STATE_THREAD(nlr_top);
+    while (forker_outermost->prev != NULL) {
+        forker_outermost = forker_outermost->prev;
+    }
+    forker_outermost->ret_val = NULL;
 }
 
 /* --- the life of a thread --- */
@@ -183,9 +189,6 @@ void port_thread_forked(void) {
 NORETURN static void thread_run(void) {
     ended_free();
     current->entry(current->arg);
-    if (current == forker) {
-        port_child_end(NULL);
-    }
     current->has_ended = true;
     ended = current;
     port_thread_wait(WAIT_FOREVER);
@@ -231,7 +234,11 @@ mp_uint_t mp_thread_get_id(void) {
 void mp_thread_start(void) {
 }
 
+/* Its exception, if it ends with one, has been printed; unless it is SystemExit. */
 void mp_thread_finish(void) {
+    if (current == forker) {
+        port_child_end(MP_OBJ_FROM_PTR(forker_outermost->ret_val));
+    }
 }
 
 /* --- locks --- */

@@ -140,30 +140,47 @@ def scheduled():
     micropython.schedule(callback, 20)
     while not slept: pass
     return slept
-def fork():
-    lock.acquire()
+def fork(end):
     child = revenant.fork()
-    if child == 0: sys.exit()
+    if child == 0: return end()
     ids.append(child)
-def status():
+def status(end):
+    ids.clear()
+    _thread.start_new_thread(fork, (end,))
     while not ids: time.sleep_ms(1)
     return revenant.wait(ids[0], 30000)
+def division():
+    try:
+        1 / 0
+    except OSError:
+        pass
+def error():
+    return [p.error for p in revenant.processes() if p.id == ids[0]]
+@micropython.native
+def compiled(count, called):
+    before = turns[0]
+    for i in range(count):
+        if called is not None: called(0)
+    return turns[0] - before
 def ask():
     lines.append(input('asking'))
-lock = _thread.allocate_lock()
-lock.acquire()
 """
 
 
 def test_where_others_wait(machine: Callable[..., Machine]) -> None:
-    """A callback that waits goes on; a thread's fork ends with it; a line is one thread's at a time."""
+    """A callback that waits goes on; compiled code gives turns where it calls; a thread's fork ends with it, as a program
+    does; a line is one thread's at a time."""
     now = machine()
     wait_for_prompt(now)
     paste(now, WAITS)
     assert value(now, "scheduled()") == [20]
-    now.command_at_prompt("id = _thread.start_new_thread(fork, ()); time.sleep_ms(1)")
-    now.command_at_prompt("lock.release()")
-    assert value(now, "status()") == 0
+    assert value(now, "compiled(100000, None)") == 0
+    assert value(now, "compiled(100, time.sleep_ms)") > 0
+    assert value(now, "[status(end) for end in (lambda: 1, sys.exit, lambda: sys.exit(7))]") == [0, 0, 7]
+    said = now.command_at_prompt("ended = status(division)")
+    assert "Unhandled exception in thread started by <function fork" in said
+    assert value(now, "ended") == 1
+    assert "ZeroDivisionError" in now.command_at_prompt("error()")
     now.send(b"print('go'); id = _thread.start_new_thread(ask, ()); lines.append(input())\r")
     now.expect_exact(b"asking")
     now.send(b"one\rtwo\r")
