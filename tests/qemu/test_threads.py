@@ -168,8 +168,8 @@ def ask():
 
 
 def test_where_others_wait(machine: Callable[..., Machine]) -> None:
-    """A callback that waits goes on; compiled code gives turns where it calls; a thread's fork ends with it, as a program
-    does; a line is one thread's at a time."""
+    """A callback that waits goes on; compiled code gives turns where it calls; a thread's fork ends with it, as
+    programs do; a line is one thread's at a time."""
     now = machine()
     wait_for_prompt(now)
     paste(now, WAITS)
