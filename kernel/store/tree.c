@@ -213,16 +213,24 @@ int tree_modify(struct node_key key, struct node **out) {
     return status == 0 ? make_dirty(key, slot, out) : status;
 }
 
+/* The slot of a page below a node that is dirty already (so is all above it, then), or NULL. */
+static struct block_ptr_disk *dirty_slot(struct node_key key) {
+    struct node *parent = cache_find(parent_key(key));
+    return parent != NULL && parent->state == NODE_DIRTY ? &parent->page->child[slot_index(key.prefix)] : NULL;
+}
+
 /* Sets the pointer of a page of the main tree; what it replaces dies or loses a count. */
 int tree_set(struct page_key key, const struct block_ptr_disk *pointer) {
-    struct block_ptr_disk old, *slot;
     struct node_key node_key = page_of(TREE_MAIN, key.space, key.page);
-    int status = tree_pointer(node_key, &old);
-    if (status != 0 || (!ptr_present(&old) && !ptr_present(pointer)))
-        return status;
-    status = tree_slot(node_key, &slot);
-    if (status == 0)
-        status = life_release(slot, TREE_MAIN, key.space, NULL);
+    struct block_ptr_disk old, *slot = dirty_slot(node_key);
+    if (slot == NULL) { /* the way of the first page below a node */
+        int status = tree_pointer(node_key, &old);
+        if (status == 0 && (ptr_present(&old) || ptr_present(pointer)))
+            status = tree_slot(node_key, &slot);
+        if (status != 0 || slot == NULL)
+            return status;
+    }
+    int status = life_release(slot, TREE_MAIN, key.space, NULL);
     if (status == 0)
         *slot = *pointer;
     return status;
