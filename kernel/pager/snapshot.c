@@ -13,9 +13,11 @@
 
 #define COPIES_INTERVAL_NS 1000000000ull /* between roots that only record localised copies */
 #define FULL_RETRY_NS 1000000000ull
+#define STRETCHED_MAX_NS 50000000ull
 enum {
     FILL_BUDGET = 8,
-    FILL_SHARE = 8, /* of a busy machine's time an eighth is for what nobody asks for */
+    FILL_SHARE = 8,   /* of a busy machine's time an eighth is for what nobody asks for */
+    COMMIT_SHARE = 8, /* and an eighth for commits: a short interval is stretched, up to STRETCHED_MAX_NS */
 };
 
 struct pager_state pager;
@@ -24,6 +26,7 @@ static struct store_commit commit;
 static int wanted;          /* a snapshot was asked for since the last freeze */
 static int frozen_waiting;  /* a frozen epoch that the store had no room for yet */
 static uint64_t freeze_ns, retry_ns;
+static uint64_t commit_work_ns; /* that the last commit has taken from programs */
 static uint64_t fill_due_ns;  /* 0: there is nothing to do for it now */
 static char tag[TAG_SIZE_MAX + 1]; /* of the next generation, or of the one being committed */
 static uint32_t tag_flags;
@@ -141,6 +144,7 @@ int snapshot_waits_for_room(void) { return frozen_waiting; }
 
 static void freeze(void) {
     freeze_ns = pager.hooks->now_ns();
+    commit_work_ns = 0;
     uint64_t start = arch_cycles();
     trace(TRACE_FREEZE, 0, pager.epoch, pager.dirty_count);
     pager.hooks->freezing();
@@ -194,12 +198,16 @@ int pager_tag(const char *name, int automatic) {
     return 0;
 }
 
+static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t later(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
 static uint64_t snapshot_due_ns(void) {
     if (wanted)
         return 0;
     if (pager.dirty_count == 0 || pager.options.interval_ns == 0)
         return UINT64_MAX;
-    return freeze_ns + pager.options.interval_ns;
+    uint64_t affordable_ns = earlier(commit_work_ns * COMMIT_SHARE, STRETCHED_MAX_NS);
+    return freeze_ns + later(pager.options.interval_ns, affordable_ns);
 }
 
 static uint64_t copies_due_ns(void) {
@@ -217,9 +225,19 @@ static int fill(uint64_t now, int idle) {
     return more && idle;
 }
 
+/* The commit's next piece. What it does while nobody else would run costs nothing. */
+static int commit_work(unsigned budget, int idle) {
+    if (idle || !store_commit_running())
+        return store_work(budget);
+    uint64_t start_ns = pager.hooks->now_ns();
+    int more = store_work(budget);
+    commit_work_ns += pager.hooks->now_ns() - start_ns;
+    return more;
+}
+
 int pager_work(unsigned budget, int idle) {
     pagein_retry();
-    int more = store_work(budget);
+    int more = commit_work(budget, idle);
     uint64_t now = pager.hooks->now_ns();
     if (!more)
         more = fill(now, idle);
@@ -238,8 +256,6 @@ int pager_work(unsigned budget, int idle) {
         return more;
     return 1;
 }
-
-static uint64_t earlier(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 uint64_t pager_deadline_ns(void) {
     uint64_t deadline = pagein_deadline_ns(), store_ns = store_wait_ns();

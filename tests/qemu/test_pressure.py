@@ -13,6 +13,7 @@ import pytest
 from revenant import genesis
 from revenant.check import check_store
 from revenant.machine import Machine
+from revenant.qemu import ICOUNT_WAITING
 from revenant.script import paste, wait_for_prompt
 from revenant.store import Store
 
@@ -179,3 +180,24 @@ def test_more_than_the_limit(machine: Start, large_image: Path) -> None:
     now.command_at_prompt("revenant.heap_limit(before); hoard = None; gc.collect()")
     paste(now, "n = 0\ntry: bytearray(2 << 30)\nexcept MemoryError: n = 42\n")
     assert now.command_at_prompt("n") == "42"
+
+
+SHORT_INTERVAL = """\
+import micropython, revenant, time
+data = bytearray(256 << 12)
+@micropython.viper
+def write(data: ptr8):
+    for page in range(256): data[page << 12] = data[page << 12] + 1
+def ms_of_a_snapshot():
+    first, start = revenant.stats()['commits'], time.ticks_ms()
+    while revenant.stats()['commits'] < first + 8: write(data)
+    return time.ticks_diff(time.ticks_ms(), start) // 8
+"""
+
+
+def test_a_short_interval_is_stretched(machine: Start) -> None:
+    """Snapshots of 256 pages take 4 ms of a CPU whose instruction takes 1 ns: every 10 ms would be too many."""
+    now = machine(interval_ms=10, extra=ICOUNT_WAITING)
+    wait_for_prompt(now)
+    paste(now, SHORT_INTERVAL)
+    assert int(now.command_at_prompt("ms_of_a_snapshot()")) >= 25
