@@ -19,11 +19,11 @@ int hash_matches(const struct block_ptr_disk *pointer, const void *page) {
     return memcmp(hash, pointer->hash, sizeof hash) == 0;
 }
 
-/* The hashes of at most HASH_GROUP_COUNT pages; two and more at once where the environment can. */
+/* The hashes of at most HASH_GROUP_COUNT pages; at once where the environment can, for two that takes longer. */
 void hash_group(uint8_t hash[][HASH_SIZE], const void *const page[], unsigned count) {
     uint8_t unused[HASH_SIZE], *to[HASH_GROUP_COUNT];
     const void *from[HASH_GROUP_COUNT];
-    if (count < 2 || store.env->hash_pages == NULL) {
+    if (count <= 2 || store.env->hash_pages == NULL) {
         for (unsigned i = 0; i < count; i++)
             page_hash(hash[i], page[i]);
         return;
