@@ -250,4 +250,8 @@ def test_memory_that_is_not_zero_at_the_start(
         machine.command_at_prompt("ids = [revenant.spawn('pass') for _ in range(9)]")  # records on new pages
         assert machine.command_at_prompt("sum(revenant.wait(id) for id in ids), len(set(ids))") == "(0, 9)"
         paste(machine, "while revenant.generation() < 70: revenant.commit()\n")  # all roots' slots are in use
+    memory.write_bytes(fill * MEMORY_SIZE if fill else rng.randbytes(MEMORY_SIZE))
+    with life(image, mosaics, 4000, memory_mib=MEMORY_SIZE >> 20, interval_ms=2, extra=extra) as machine:
+        wait_for_prompt(machine)  # what was read from those slots lies where pages begin now
+        assert machine.command_at_prompt(fresh.replace("0x50", "0x51")) == "True"
     check_image(image, mosaics, 4)
