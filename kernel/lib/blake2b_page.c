@@ -6,23 +6,18 @@
  * it. So the message lies in vector registers, and rotations are those that leave the flags alone. Needs AVX and BMI2.
  * Called by: main.c's hash_page, between arch_vector_begin and arch_vector_end. No state.
  */
+#include "lib/blake2b.h"
 #include "lib/lib.h"
 
-enum { PAGE_SIZE = 4096, BLOCK_SIZE = 128, HASH_SIZE = 16 };
+enum { PAGE_SIZE = 4096, HASH_SIZE = 16 };
 
 typedef uint64_t pair __attribute__((vector_size(16)));
 typedef uint64_t __attribute__((vector_size(16), may_alias)) message_pair;
-
-static const uint64_t initial[8] = {
-    0x6a09e667f3bcc908, 0xbb67ae8584caa73b, 0x3c6ef372fe94f82b, 0xa54ff53a5f1d36f1,
-    0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,
-};
 
 /* Volatile, or the compiler takes each word out once, and keeps it in memory. */
 #define LOW(word, pair) __asm__ volatile("vmovq %1, %0" : "=r"(word) : "x"(pair))
 #define HIGH(word, pair) __asm__ volatile("vpextrq $1, %1, %0" : "=r"(word) : "x"(pair))
 #define PUT(pair, word) __asm__ volatile("vmovq %1, %0" : "=x"(pair) : "r"(word))
-#define ROTATE(x, n) ((x) >> (n) | (x) << (64 - (n)))
 
 /* Of G's four words, c is the one that is only added to and read: it lies in a vector register, too. */
 #define G(a, b, c, d, x, y) \
@@ -63,16 +58,6 @@ static const uint64_t initial[8] = {
 #define TAKE_14(word) LOW(word, m7)
 #define TAKE_15(word) HIGH(word, m7)
 
-#define ROUND(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf) \
-    G(v0, v4, v8, vc, s0, s1); \
-    G(v1, v5, v9, vd, s2, s3); \
-    G(v2, v6, va, ve, s4, s5); \
-    G(v3, v7, vb, vf, s6, s7); \
-    G(v0, v5, va, vf, s8, s9); \
-    G(v1, v6, vb, vc, sa, sb); \
-    G(v2, v7, v8, vd, sc, sd); \
-    G(v3, v4, v9, ve, se, sf)
-
 /* h: the chain; m: one block; offset: bytes up to this block's end; last: all ones for the last block, else 0 */
 static void compress(uint64_t *h, const message_pair *m, uint64_t offset, uint64_t last) {
     uint64_t v0 = h[0], v1 = h[1], v2 = h[2], v3 = h[3], v4 = h[4], v5 = h[5], v6 = h[6], v7 = h[7];
@@ -80,18 +65,7 @@ static void compress(uint64_t *h, const message_pair *m, uint64_t offset, uint64
     uint64_t vc = initial[4] ^ offset, vd = initial[5], ve = initial[6] ^ last, vf = initial[7];
     pair m0 = m[0], m1 = m[1], m2 = m[2], m3 = m[3], m4 = m[4], m5 = m[5], m6 = m[6], m7 = m[7];
     __asm__("" : "+x"(m0), "+x"(m1), "+x"(m2), "+x"(m3), "+x"(m4), "+x"(m5), "+x"(m6), "+x"(m7));
-    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3);
-    ROUND(11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4);
-    ROUND(7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8);
-    ROUND(9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13);
-    ROUND(2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9);
-    ROUND(12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11);
-    ROUND(13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10);
-    ROUND(6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5);
-    ROUND(10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0);
-    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3);
+    ROUNDS;
     h[0] ^= v0 ^ v8[0], h[1] ^= v1 ^ v9[0], h[2] ^= v2 ^ va[0], h[3] ^= v3 ^ vb[0];
     h[4] ^= v4 ^ vc, h[5] ^= v5 ^ vd, h[6] ^= v6 ^ ve, h[7] ^= v7 ^ vf;
 }
@@ -99,7 +73,7 @@ static void compress(uint64_t *h, const message_pair *m, uint64_t offset, uint64
 void blake2b_page(uint8_t *hash, const void *page) {
     uint64_t h[8];
     memcpy(h, initial, sizeof h);
-    h[0] ^= 0x01010000 ^ HASH_SIZE; /* parameter block: fan-out 1, depth 1, no key */
+    h[0] ^= PARAMETERS(HASH_SIZE);
     for (size_t offset = 0; offset < PAGE_SIZE; offset += BLOCK_SIZE)
         compress(h, (const message_pair *)((const char *)page + offset), offset + BLOCK_SIZE,
                  offset + BLOCK_SIZE == PAGE_SIZE ? UINT64_MAX : 0);

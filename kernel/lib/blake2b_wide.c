@@ -5,24 +5,18 @@
  * state.
  * Called by: main.c's hash_pages, between arch_vector_begin and arch_vector_end.
  */
+#include "lib/blake2b.h"
 #include "lib/lib.h"
 
-enum { PAGE_SIZE = 4096, BLOCK_SIZE = 128, WORD_COUNT = BLOCK_SIZE / 8, LANE_COUNT = 4, HASH_SIZE = 16 };
+enum { PAGE_SIZE = 4096, WORD_COUNT = BLOCK_SIZE / 8, LANE_COUNT = 4, HASH_SIZE = 16 };
 
 typedef uint64_t lanes __attribute__((vector_size(32)));
 typedef uint64_t __attribute__((vector_size(32), may_alias)) page_words;
 
-static const uint64_t initial[8] = {
-    0x6a09e667f3bcc908, 0xbb67ae8584caa73b, 0x3c6ef372fe94f82b, 0xa54ff53a5f1d36f1,
-    0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,
-};
-
 /*
- * By shifts, also where a shuffle would do: under TCG a shuffle is a call that goes over the bytes, a shift is one
- * instruction of the host (42 us a page; with shuffles of bytes 118, more than one after the other).
+ * Rotations are by shifts, also where a shuffle would do: under TCG a shuffle is a call that goes over the bytes, a
+ * shift is one instruction of the host (42 us a page; with shuffles of bytes 118, more than one after the other).
  */
-#define ROTATE(x, n) ((x) >> (n) | (x) << (64 - (n)))
-
 #define G(a, b, c, d, x, y) \
     do { \
         a += m[x]; \
@@ -37,16 +31,6 @@ static const uint64_t initial[8] = {
         b = ROTATE(b ^ c, 63); \
     } while (0)
 
-#define ROUND(s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, sa, sb, sc, sd, se, sf) \
-    G(v0, v4, v8, vc, s0, s1); \
-    G(v1, v5, v9, vd, s2, s3); \
-    G(v2, v6, va, ve, s4, s5); \
-    G(v3, v7, vb, vf, s6, s7); \
-    G(v0, v5, va, vf, s8, s9); \
-    G(v1, v6, vb, vc, sa, sb); \
-    G(v2, v7, v8, vd, sc, sd); \
-    G(v3, v4, v9, ve, se, sf)
-
 #define EVERY(word) ((lanes){(word), (word), (word), (word)})
 
 static void compress(lanes *h, const lanes *m, uint64_t offset, uint64_t last) {
@@ -54,18 +38,7 @@ static void compress(lanes *h, const lanes *m, uint64_t offset, uint64_t last) {
     lanes v8 = EVERY(initial[0]), v9 = EVERY(initial[1]), va = EVERY(initial[2]), vb = EVERY(initial[3]);
     lanes vc = EVERY(initial[4] ^ offset), vd = EVERY(initial[5]);
     lanes ve = EVERY(initial[6] ^ last), vf = EVERY(initial[7]);
-    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3);
-    ROUND(11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4);
-    ROUND(7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8);
-    ROUND(9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13);
-    ROUND(2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9);
-    ROUND(12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11);
-    ROUND(13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10);
-    ROUND(6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5);
-    ROUND(10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0);
-    ROUND(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    ROUND(14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3);
+    ROUNDS;
     h[0] ^= v0 ^ v8, h[1] ^= v1 ^ v9, h[2] ^= v2 ^ va, h[3] ^= v3 ^ vb;
     h[4] ^= v4 ^ vc, h[5] ^= v5 ^ vd, h[6] ^= v6 ^ ve, h[7] ^= v7 ^ vf;
 }
@@ -92,7 +65,7 @@ void blake2b_pages(uint8_t *const hash[LANE_COUNT], const void *const page[LANE_
     lanes h[8], m[WORD_COUNT];
     for (unsigned i = 0; i < 8; i++)
         h[i] = EVERY(initial[i]);
-    h[0] ^= 0x01010000 ^ HASH_SIZE; /* parameter block: fan-out 1, depth 1, no key */
+    h[0] ^= PARAMETERS(HASH_SIZE);
     for (size_t offset = 0; offset < PAGE_SIZE; offset += BLOCK_SIZE) {
         gather(m, page, offset);
         compress(h, m, offset + BLOCK_SIZE, offset + BLOCK_SIZE == PAGE_SIZE ? UINT64_MAX : 0);
