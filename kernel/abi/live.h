@@ -24,7 +24,7 @@ struct live_note {
 };
 
 struct live_record {
-    uint64_t taken_count;  /* how often this was brought up to date; 0: not yet */
+    uint64_t taken_count;  /* how often this was brought up to date, counted at the end; 0: not yet */
     uint64_t frame_array;  /* physical address of the frames' states (struct frame) */
     uint64_t frame_end;    /* frames from here on were never given out */
     uint64_t trace_ring;   /* physical addresses: of the ring of events, and of the number of all events so far */

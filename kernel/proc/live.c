@@ -28,7 +28,6 @@ void live_update(uint64_t now_ns, int idle) {
     if (!idle && now_ns - taken_ns < LIVE_INTERVAL_NS)
         return;
     taken_ns = now_ns;
-    live.taken_count++;
     live.frame_array = virt_to_phys(frame_array);
     live.frame_end = frame_end_used();
     live.trace_ring = virt_to_phys(trace_ring);
@@ -36,4 +35,6 @@ void live_update(uint64_t now_ns, int idle) {
     live.trace_size = TRACE_COUNT;
     live.ns_per_cycle = proc_env.ns_per_cycle();
     stats_take(&live.stats);
+    arch_barrier_compiler(); /* whoever sees the count sees what it counts: the CPU keeps stores in order */
+    live.taken_count++;
 }

@@ -13,6 +13,7 @@ from typing import Any
 
 import pexpect
 import pytest
+from revenant.crash.watched import MEMORY_MIB, KernelMap, Watched
 from revenant.pytest_plugin import FarStore, MachineUnderTest
 from revenant.qemu import MEMORY_MIB_DEFAULT
 from revenant.ui import app
@@ -113,6 +114,22 @@ def test_much_memory(machine: MachineUnderTest, monkeypatch: pytest.MonkeyPatch)
         assert "of 4 GiB" in screen.text("memory")
 
     on_screen(machine, check, 4096)
+
+
+def test_nothing_is_shown_before_its_figures(image: Path) -> None:
+    """The kernel stops where it takes the first, and where it takes the second."""
+    with Watched(KernelMap(), image) as watched:
+        memory = Memory(MEMORY_MIB)
+        live = Live(memory)
+        watched.watch("stats_take")
+        seen = []
+        for _ in range(2):
+            watched.go()
+            os.pwrite(memory.fd, watched.ram, 0)
+            seen.append(live.look())
+        memory.close()
+    assert seen[0] is None
+    assert seen[1] is not None and seen[1].stats.frames_total > 0
 
 
 def test_terminal_is_as_before(image: Path, tmp_path: Path) -> None:
