@@ -24,18 +24,27 @@ static struct attach {
 } attach[1 + STORE_FAR_COUNT_MAX];
 static struct store_options trust;
 
+/* Near's entry for a far store; NULL, and it is said: near does not know it. */
+const struct store_entry_disk *attach_entry(unsigned disk, const struct header_disk *header) {
+    for (unsigned i = 0; i < STORE_ENTRY_COUNT_MAX; i++)
+        if (memcmp(store.far[i].store_id, header->store_id, STORE_ID_SIZE) == 0)
+            return &store.far[i];
+    store_notice("far%u: not a store that near has adopted: ignored", disk);
+    return NULL;
+}
+
 /*
  * The store has said who it is: it serves, if near knows it and it is to be trusted. Only the first slot of its ring is
  * looked at, where a published store has its root.
  */
 static void accept(unsigned disk) {
     struct attach *own = &attach[disk];
-    const struct store_entry_disk *entry = store_entry_of(disk, &own->header);
+    const struct store_entry_disk *entry = attach_entry(disk, &own->header);
     if (entry == NULL)
         return;
     int is_root = root_valid(&own->first_slot, own->header.store_id) == 0;
     int is_named = is_root && memcmp(own->first_slot.hash, entry->root_hash, ROOT_HASH_SIZE) == 0;
-    if (trust.key_given && !is_named && !root_may_follow(&trust, disk, entry, &own->first_slot, (unsigned)is_root))
+    if (trust.key_given && !is_named && !trust_may_follow(&trust, disk, entry, &own->first_slot, (unsigned)is_root))
         return;
     memcpy(store.disk_id[disk], own->header.store_id, STORE_ID_SIZE);
     if (own->told)

@@ -4,14 +4,13 @@
  * Promise: FORMAT.md's order: data, nodes bottom-up, meta, FLUSH, root record, FLUSH; a phase that must wait is
  * entered again by a later store_work, and never waits for anything but its own reads and writes. Nothing is freed
  * but by retention.
- * Called by: pager (store_commit_start, store_work), open.c (adoption).
+ * Called by: pager (store_commit_start), work.c (commit_step), adopt.c.
  */
 #include "store/internal.h"
 
 enum {
     PHASE_DONE = 2,
     RETRY_NS = 1000000000,
-    TIMER_SLACK_NS = 1000000,
     ROOT_SLOT_COUNT = 8, /* tried in turn; the durable root's is not among them */
 };
 
@@ -24,9 +23,7 @@ struct pending {
 };
 
 static struct {
-    struct store_commit *request;
-    struct store_commit *after; /* which waits until `request`, a root that gives old generations up, is durable */
-    int running;
+    struct store_commit *after; /* it waits for the running one, a root that gives old generations up */
     unsigned phase;
     int status;
     uint64_t retry_ns;
@@ -40,60 +37,6 @@ static struct {
     struct list_node writing;
 } commit;
 
-uint64_t commit_generation(void) { return commit.running ? commit.request->generation : store.root.generation; }
-const struct store_commit *commit_request(void) { return commit.request; }
-int store_commit_running(void) { return commit.running; }
-
-/* --- worst case --- */
-
-/* Nodes that change at most when `pages` of the first `bound` + 1 pages of so many spaces of this height do. */
-static uint64_t nodes_bound(uint64_t pages, uint64_t space_count, uint64_t bound, unsigned height) {
-    uint64_t sum = 0;
-    while (height < SPACE_HEIGHT_MAX && bound >> (NODE_FANOUT_BITS * height) != 0)
-        height++;
-    for (unsigned level = 1; level <= height; level++) {
-        uint64_t exist = space_count * ((bound >> (NODE_FANOUT_BITS * level)) + 1);
-        sum += pages < exist ? pages : exist;
-    }
-    for (unsigned level = 1; level <= DIRECTORY_HEIGHT_MAX; level++)
-        sum += (space_count >> (NODE_FANOUT_BITS * level)) + 2;
-    return sum;
-}
-
-static uint64_t meta_dirty_count(void) {
-    uint64_t count = 0;
-    for (unsigned level = 0; level < LEVEL_COUNT; level++)
-        list_for_each(link, cache_dirty(TREE_META, level))
-            count++;
-    return count;
-}
-
-static int makes_generation(void) { return commit.request->generation != store.root.generation; }
-
-static uint64_t worst_case_main(int has_shares) {
-    uint64_t pages = commit.request->page_count, share_pages = store.header.block_count / COUNTS_PER_PAGE + 1;
-    uint64_t sum = pages + nodes_bound(pages, store.space_bound + 1, store.page_bound, store.height_bound);
-    if (clone_pending() || has_shares)
-        sum += share_pages + nodes_bound(share_pages, 1, share_pages, 0);
-    return sum;
-}
-
-static uint64_t worst_case(const struct retain_survey *survey, int has_shares, uint64_t free_count) {
-    uint64_t bitmap = store.header.block_count / BITS_PER_PAGE + 1;
-    uint64_t table = survey->record_count / RECORDS_PER_TABLE_PAGE + 2;
-    uint64_t sum = makes_generation() ? worst_case_main(has_shares) : 0;
-    sum += bitmap + nodes_bound(bitmap, 1, bitmap, 0) + table + table / NODE_FANOUT + 1 + meta_dirty_count();
-    sum += survey->leaving + survey->entry_count / LIST_ENTRY_COUNT_MAX; /* held lists */
-    uint64_t clone_deaths = clone_pending() ? store.header.block_count - free_count : 0;
-    uint64_t entry_count = sum + list_dead.count + clone_deaths;
-    return sum + entry_count / LIST_ENTRY_COUNT_MAX + 1 + BOOT_OBJECT_COUNT + replace_bound();
-}
-
-/* Left free by a commit with pages, so that some roots that give generations up can follow. */
-static uint64_t spare_count(void) {
-    return makes_generation() ? SPARE_BLOCK_COUNT + 4 * (store.header.block_count / BITS_PER_PAGE) : 0;
-}
-
 /* --- room: where it lacks, roots that give old generations up come first --- */
 
 static int no_page(struct store_commit *request, struct store_commit_page *page) {
@@ -102,21 +45,29 @@ static int no_page(struct store_commit *request, struct store_commit_page *page)
     return 0;
 }
 
+struct store_commit commit_without_pages(void) {
+    const struct root_disk *root = &store.root;
+    return (struct store_commit){.generation = root->generation, .wall_ns = root->wall_ns, .mono_ns = root->mono_ns,
+                                 .record_version = root->record_version, .next = no_page};
+}
+
 static void enter(struct store_commit *request, struct store_commit *after) {
     struct root_disk *root = commit.root;
     memset(&commit, 0, sizeof commit);
     list_init(&commit.writing);
     commit.root = root;
-    commit.request = request;
     commit.after = after;
-    commit.running = 1;
+    store.request = request;
     tag_limits_set();
 }
 
+/* What the caller asked for; a root that makes room for it is the store's own. */
+static struct store_commit *asked(void) { return commit.after != NULL ? commit.after : store.request; }
+
 /* Nothing was changed: the same commit may be started again. */
 static int refuse(void) {
-    struct store_commit *request = commit.after != NULL ? commit.after : commit.request;
-    commit.running = 0;
+    struct store_commit *request = asked();
+    store.request = NULL;
     request->done(request, -E_NOSPACE);
     return 1;
 }
@@ -124,24 +75,15 @@ static int refuse(void) {
 /* A root without pages frees what an earlier one gave up, or gives up more; then the request at hand is tried again. */
 static int relieve(int in_vain) {
     static struct store_commit relief;
-    const struct root_disk *root = &store.root;
     struct retain_survey survey;
     if (commit.after != NULL)
         return refuse();
-    relief = (struct store_commit){.generation = root->generation, .wall_ns = root->wall_ns, .mono_ns = root->mono_ns,
-                                   .record_version = root->record_version, .next = no_page};
-    enter(&relief, commit.request);
-    int status = retain_survey(root->generation, &survey);
+    relief = commit_without_pages();
+    enter(&relief, store.request);
+    int status = retain_survey(store.root.generation, &survey);
     check(status == 0); /* the table has just been read */
     int helps = survey.leaving != 0 || (!in_vain && tag_limits_lower(&survey)) || copy_give_up();
     return helps ? 1 : refuse();
-}
-
-/* Whether the commit would not find room either if all generations were given up that may be: then none is. */
-static int is_in_vain(const struct retain_survey *survey, int has_shares) {
-    static const struct retain_survey none;
-    uint64_t free_count = store.free_count + survey->winnable;
-    return worst_case(&none, has_shares, free_count) + spare_count() > free_count;
 }
 
 static int room(void) {
@@ -149,18 +91,16 @@ static int room(void) {
     struct block_ptr_disk shares;
     int status = tree_space_pointer(TREE_MAIN, SPACE_SHARES, &shares);
     if (status == 0)
-        status = retain_survey(commit.request->generation, &survey);
+        status = retain_survey(store.request->generation, &survey);
     if (status != 0)
         return status;
-    uint64_t needed = worst_case(&survey, ptr_present(&shares), store.free_count) + spare_count();
-    if (needed <= store.free_count - alloc_resting() + survey.freeable)
-        return PHASE_DONE;
-    return relieve(is_in_vain(&survey, ptr_present(&shares)));
+    int has_shares = ptr_present(&shares);
+    return bound_fits(&survey, has_shares) ? PHASE_DONE : relieve(bound_in_vain(&survey, has_shares));
 }
 
 int store_commit_start(struct store_commit *request) {
     uint64_t generation = store.root.generation;
-    if (commit.running)
+    if (store.request != NULL)
         return -E_BUSY;
     if (store.broken)
         return -E_IO;
@@ -191,7 +131,7 @@ static int begin(void) {
     retain_begin();
     clone_begin();
     boot_commit_begin();
-    write_begin(commit.request);
+    write_begin(store.request);
     return PHASE_DONE;
 }
 
@@ -223,9 +163,9 @@ static int gather(void) {
     commit.group_index = commit.group_count = 0;
     while (commit.group_count < HASH_GROUP_COUNT) {
         struct pending *pending = &commit.group[commit.group_count];
-        if (!commit.request->next(commit.request, &pending->page))
+        if (!store.request->next(store.request, &pending->page))
             break;
-        check(commit.page_count + commit.group_count < commit.request->page_count &&
+        check(commit.page_count + commit.group_count < store.request->page_count &&
               pending->page.key.space != SPACE_SHARES);
         pending->block = 0;
         pending->is_zero = page_is_zero(pending->page.data);
@@ -250,15 +190,15 @@ static int commit_page(struct pending *pending) {
         int status = pending->block == 0 ? alloc_block(&pending->block) : 0;
         if (status != 0)
             return status;
-        pointer = pointer_with_hash(pending->block, 0, commit.request->generation, pending->hash);
+        pointer = pointer_with_hash(pending->block, 0, store.request->generation, pending->hash);
     }
     int status = tree_set(page->key, &pointer);
     if (status != 0)
         return status;
     commit.group_index++;
     commit.page_count++;
-    if (pending->is_zero && commit.request->written != NULL)
-        commit.request->written(commit.request, page);
+    if (pending->is_zero && store.request->written != NULL)
+        store.request->written(store.request, page);
     if (!pending->is_zero)
         write_page(pending->block, (void *)(uintptr_t)page->data, WRITE_DATA, page);
     return 0;
@@ -311,7 +251,7 @@ static int write_level(struct list_node *list, unsigned pointer_level) {
         struct node *node = group[i];
         if (!write_room())
             return -E_AGAIN;
-        node->pointer = pointer_with_hash(node->block, pointer_level, commit.request->generation, hash[i]);
+        node->pointer = pointer_with_hash(node->block, pointer_level, store.request->generation, hash[i]);
         *tree_node_slot(node) = node->pointer;
         cache_set_state(node, NODE_WRITING, &commit.writing);
         write_page(node->block, node->page, WRITE_NODE, NULL);
@@ -347,7 +287,7 @@ static int place_main(void) {
 static int write_main(void) { return write_nodes(TREE_MAIN); }
 
 static int record(void) {
-    const struct store_commit *request = commit.request;
+    const struct store_commit *request = store.request;
     struct generation_disk record = {.generation = request->generation, .wall_ns = request->wall_ns,
                                      .mono_ns = request->mono_ns, .tree = store.tree[TREE_MAIN].root,
                                      .tree_height = store.tree[TREE_MAIN].height, .dirty_pages = commit.page_count,
@@ -390,7 +330,7 @@ static int flush(void) {
 }
 
 static void fill_root(struct root_disk *root) {
-    const struct store_commit *request = commit.request;
+    const struct store_commit *request = store.request;
     *root = store.root;
     root->magic = ROOT_MAGIC;
     root->version = store.header.version;
@@ -436,7 +376,7 @@ static int write_root(void) {
 }
 
 static int finish(void) {
-    struct store_commit *request = commit.request, *after = commit.after;
+    struct store_commit *request = store.request, *after = commit.after;
     struct list_node *link;
     if (commit.root->flags & ROOT_COMPLETE & ~store.root.flags)
         store_notice("near is complete: no far store is needed any more");
@@ -451,7 +391,7 @@ static int finish(void) {
     list_dead.count = 0;
     store.frozen = store.draining = store.unsaved = store.far_changed = 0;
     alloc_rested();
-    commit.running = 0;
+    store.request = NULL;
     if (after != NULL) {
         enter(after, NULL);
         commit.tries = tries;
@@ -488,12 +428,9 @@ static void undo(void) {
     copy_undo();
     fill_doubt(); /* what it has come by may be gone */
     list_drop(&list_dead);
-    store_take_root(&store.root);
+    root_restore(&store.root);
     store.frozen = store.draining = store.unsaved = 0;
 }
-
-/* What the caller asked for; a root that makes room for it is the store's own. */
-static struct store_commit *asked(void) { return commit.after != NULL ? commit.after : commit.request; }
 
 static unsigned phase_of(int (*function)(void)) {
     unsigned index = 0;
@@ -520,7 +457,7 @@ static void begin_anew(int status) {
         commit.phase = phase_of(write_root);
         commit.root_tries++;
         commit.status = 0;
-        write_begin(commit.request);
+        write_begin(store.request);
     } else {
         undo();
         enter(request, NULL);
@@ -532,9 +469,9 @@ static void begin_anew(int status) {
 
 static int give_up(int status) {
     store_notice("near: a snapshot cannot be written (error %d): no more will be made", -status);
-    store.broken = 1;
-    commit.running = 0;
     struct store_commit *request = asked();
+    store.broken = 1;
+    store.request = NULL;
     request->done(request, status);
     return 0;
 }
@@ -574,7 +511,7 @@ static int retry_later(void) {
 
 /* One step. 1: go on, 0: it waits. */
 int commit_step(void) {
-    if (!commit.running)
+    if (store.request == NULL)
         return 0;
     if (commit.phase > 0 && commit.status == 0)
         commit.status = write_status();
@@ -598,47 +535,9 @@ int commit_step(void) {
     return 0;
 }
 
+uint64_t commit_retry_ns(void) { return commit.retry_ns; }
+
 void commit_init(void) {
     memset(&commit, 0, sizeof commit);
     memset(&list_dead, 0, sizeof list_dead);
 }
-
-/* --- work between completions --- */
-
-int store_work(unsigned budget) {
-    attach_step();
-    fetch_hedge();
-    fetch_node_loaded();
-    fetch_pump();
-    for (; budget > 0; budget--) {
-        int more = commit_step();
-        more |= copy_step();
-        if (!more && !commit.running && fetch_count() == 0)
-            more = boot_step_idle();
-        if (!more)
-            return fetch_is_ready();
-    }
-    return 1;
-}
-
-/*
- * When it has something to do although nothing completes: a store that did not answer is asked again. A little later
- * than that, since a timer may be early, and what was not due then would not be looked at again.
- */
-uint64_t store_wait_ns(void) {
-    uint64_t now = store.env->now_ns(), deadline = fetch_deadline_ns();
-    const uint64_t due_ns[] = {commit.running ? commit.retry_ns : boot_retry_ns(), commit.running ? 0 : fill_retry_ns(),
-                               attach_deadline_ns()};
-    for (unsigned i = 0; i < sizeof due_ns / sizeof due_ns[0]; i++)
-        if (due_ns[i] < UINT64_MAX - TIMER_SLACK_NS && due_ns[i] + TIMER_SLACK_NS > now &&
-            due_ns[i] + TIMER_SLACK_NS < deadline)
-            deadline = due_ns[i] + TIMER_SLACK_NS;
-    return deadline == UINT64_MAX ? UINT64_MAX : deadline > now ? deadline - now : 0;
-}
-
-int store_has_unsaved_copies(void) { return store.unsaved || store.far_changed || boot_ready(); }
-int store_waits_for_root(void) { return store_has_unsaved_copies() && fill_waits_for_root(); }
-uint64_t store_generation(void) { return store.root.generation; }
-uint64_t store_mono_ns(void) { return store.root.mono_ns; }
-uint64_t store_wall_ns(void) { return store.root.wall_ns; }
-const uint8_t *store_id(void) { return store.header.store_id; }

@@ -91,8 +91,12 @@ struct store {
     int complete;           /* no far store is needed: said by the next root */
     int broken;             /* near failed: no more commits */
     struct store_facts facts;
+    struct store_commit *request; /* the running commit's; NULL: none runs */
 };
+
+/* state.c */
 extern struct store store;
+uint64_t commit_generation(void); /* being built; outside of a commit the durable one */
 
 /* verify.c */
 int hash_matches(const struct block_ptr_disk *pointer, const void *page);
@@ -235,6 +239,8 @@ unsigned fetch_count(void); /* that are not done */
 void fetch_node_loaded(void);
 void fetch_hedge(void);
 uint64_t fetch_deadline_ns(void); /* when it is due; it may have passed */
+int disk_serves(unsigned disk, unsigned home);
+int fetch_can_ask(unsigned home);
 void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status);
 
 int fetch_unasked(unsigned home, uint64_t from, uint64_t distance, unsigned room);
@@ -242,12 +248,14 @@ void fetch_nodes_ahead(const struct block_ptr_disk *pointer, int is_missing);
 
 /* attach.c: which store each far disk is */
 #define FAR_LATE_NS 350000000ull /* without an answer: another one is asked, where there is one */
+#define PATIENCE_NS 10000000000ull /* for a far disk that no other one can do for */
 void attach_init(const struct store_options *options);
 void attach_step(void);
 void attach_wait(uint64_t limit_ns);
 void attach_all(uint64_t limit_ns);
 void attach_later(unsigned disk, const char *why);
 uint64_t attach_deadline_ns(void);
+const struct store_entry_disk *attach_entry(unsigned disk, const struct header_disk *header);
 void attach_known(unsigned disk, const struct header_disk *header);
 
 /* ahead.c: blocks of far stores, raw, before anyone has asked for each of them */
@@ -330,18 +338,64 @@ void replace_undo(void);
 uint64_t replace_bound(void);
 void replace_init(void);
 
+/* bound.c */
+int bound_fits(const struct retain_survey *survey, int has_shares); /* the running commit finds room */
+int bound_in_vain(const struct retain_survey *survey, int has_shares); /* nor if all that may be is given up */
+
 /* commit.c */
-const struct store_commit *commit_request(void); /* the running one */
-uint64_t commit_generation(void); /* being built; outside of a commit the durable one */
+struct store_commit commit_without_pages(void); /* for the caller to complete */
 int commit_step(void);
+uint64_t commit_retry_ns(void);
 void commit_init(void);
 
-/* open.c */
-void store_take_root(const struct root_disk *root);
-const struct store_entry_disk *store_entry_of(unsigned disk, const struct header_disk *header);
-int root_may_follow(const struct store_options *options, unsigned disk, const struct store_entry_disk *entry,
-                    const struct root_disk *root, unsigned count);
-int disk_serves(unsigned disk, unsigned home);
-int fetch_can_ask(unsigned home);
+/* sync.c */
+/* A read or write that is waited for. One that is not waited for any more keeps its page until the device has
+ * answered. */
+struct sync_io {
+    struct store_io io;
+    int used, pending, abandoned, status;
+};
+void sync_init(void);
+struct sync_io *sync_read(unsigned disk, uint64_t block);
+int sync_wait(struct sync_io *sync);
+void sync_end(struct sync_io *sync);
+int sync_run(enum store_op op, unsigned disk, uint64_t block, void *page);
+int header_write(uint64_t block);
+void header_seal(void);
+
+/* view.c */
+/* What was found on one disk. */
+struct disk_view {
+    int blank, foreign;    /* blocks 0, 1, 18 are zero; or hold something else */
+    int installed;         /* block 0 holds a boot record */
+    int header_copies;     /* bit 0: block 1 is valid, bit 1: block 18 */
+    int late;              /* it was not waited for any longer */
+    struct header_disk header;
+    struct root_disk first_slot; /* of a far disk's ring, as it was read */
+    unsigned root_count;
+    struct root_disk root[RING_COUNT]; /* valid ones, newest first */
+};
+extern struct disk_view view; /* of the disk that was looked at last */
+void view_wait_until(uint64_t ns);
+int view_header(unsigned disk);
+int view_ring(unsigned disk);
+int view_disk(unsigned disk, const struct store_options *options);
+int view_first_slot_is(const uint8_t *hash);
+const char *view_disk_name(unsigned disk);
+
+/* trust.c */
+int trust_has(const struct store_options *options, const struct root_disk *root);
+const char *trust_reason(const struct store_options *options); /* why it has not */
+int trust_may_follow(const struct store_options *options, unsigned disk, const struct store_entry_disk *entry,
+                     const struct root_disk *root, unsigned count);
+
+/* root.c */
+void root_restore(const struct root_disk *root);
+void root_take(const struct root_disk *root);
+int root_verify_top(enum tree_id tree);
+int root_read_table(unsigned disk, const struct root_disk *root, struct store_entry_disk *table);
+
+/* adopt.c */
+int store_adopt(const struct store_options *options);
 
 #endif

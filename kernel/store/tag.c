@@ -51,7 +51,7 @@ static int is_short(void) {
 }
 
 static int tag_given(void) {
-    const struct store_commit *request = commit_request();
+    const struct store_commit *request = store.request;
     struct generation_disk *record;
     uint64_t index;
     if (request->tag_generation == 0)
@@ -127,7 +127,7 @@ struct newer {
 };
 
 static uint32_t flags_lost(const struct generation_disk *record, struct newer *newer) {
-    const struct store_commit *request = commit_request();
+    const struct store_commit *request = store.request;
     uint32_t lost = 0;
     if (record->generation == request->untag_generation)
         lost |= GENERATION_TAGGED | GENERATION_AUTOMATIC;
@@ -162,7 +162,7 @@ static int let_go(uint64_t index, struct newer *newer) {
 
 int tag_let_go(void) {
     uint64_t record_count;
-    struct newer newer = {.automatic = (commit_request()->flags & GENERATION_AUTOMATIC) != 0};
+    struct newer newer = {.automatic = (store.request->flags & GENERATION_AUTOMATIC) != 0};
     int status = retain_scan(&record_count);
     while (status == 0 && record_count-- > 0)
         status = let_go(record_count, &newer);
