@@ -40,15 +40,18 @@ static const struct {
 };
 
 static struct boot_info boot;
-static uint64_t mono_base_ns; /* machine time when clock_init ran */
+static int is_starting = 1; /* no program has run yet: all wait for each read */
 
-/* --- time: machine time goes on where the generation left it --- */
+/* --- time: the machine's goes on where the generation left it, and stands still until its programs go on --- */
 
-static uint64_t machine_now_ns(void) { return mono_base_ns + clock_ns(); }
+static uint64_t mono_ns; /* then */
+static uint64_t started_ns; /* the clock's time then */
+
+static uint64_t machine_now_ns(void) { return mono_ns + (is_starting ? 0 : clock_ns() - started_ns); }
 
 static void machine_timer_arm(uint64_t deadline_ns) {
     if (deadline_ns != UINT64_MAX)
-        deadline_ns = deadline_ns > mono_base_ns ? deadline_ns - mono_base_ns : 0;
+        deadline_ns = deadline_ns > mono_ns ? deadline_ns - mono_ns + started_ns : 0;
     clock_timer_arm(deadline_ns);
 }
 
@@ -71,7 +74,6 @@ static struct io_request {
 static struct list_node requests_free, io_waiting;
 static uint64_t io_done_count, io_in_flight;
 static uint64_t waited_cycles; /* for disks, before the first program ran */
-static int is_starting = 1; /* no program has run yet: all wait for each read */
 
 static void io_start(struct store_io *io);
 
@@ -269,7 +271,7 @@ static void store_start(const struct options *options) {
     int status = store_open(&store_env, &store_options);
     if (status != 0)
         refuse("there is no generation to go on from", status);
-    mono_base_ns = store_mono_ns();
+    mono_ns = store_mono_ns();
     clock_wall_not_before(store_wall_ns());
 }
 
@@ -316,6 +318,7 @@ static void programs_start(const struct options *options) {
     console_announce();
     window_start();
     console_output_ready();
+    started_ns = clock_ns();
     is_starting = 0;
 }
 

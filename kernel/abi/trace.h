@@ -46,7 +46,7 @@ enum { TRACE_EVENTS_PER_PAGE = 126 };
 struct trace_page {
     uint64_t number;        /* counts the machine's pages from 1 on; 0: nothing here yet */
     uint64_t resume_count;  /* the life that these events are of */
-    uint64_t base_mono_ns;  /* machine time at that life's start */
+    int64_t base_mono_ns;   /* machine time when that life's clock was 0: it stood still until programs went on */
     uint64_t base_wall_ns;
     uint32_t event_count;   /* what lies behind is of an older page */
     uint32_t lost_count;    /* events that came too fast, before the first here */

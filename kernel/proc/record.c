@@ -13,11 +13,11 @@
 
 /* Nothing can go on without this page, so that the machine ends where no store gives it. */
 void record_load_wait(uint32_t page) {
-    uint64_t end_ns = proc_env.now_ns() + PATIENCE_NS;
+    uint64_t end_ns = log_now_ns() + PATIENCE_NS;
     for (int status; (status = pager_record_load(page)) != 0; proc_env.poll()) {
         if (status == -E_CORRUPT)
             proc_env.refuse("a page of the machine's records is damaged in every copy", status);
-        if (proc_env.now_ns() > end_ns)
+        if (log_now_ns() > end_ns)
             proc_env.refuse("a page of the machine's records is in no store that answers", status);
     }
 }

@@ -2,7 +2,8 @@
  * tests/host/evict.c: which clean pages go when memory is short.
  *
  * Reads "CURRENT START END": the space that runs, and the pages of it that a system call is using; then lines
- * "space page accessed" of clean pages, least recently loaded first. Drops two batches; prints each page that goes.
+ * "space page state" of pages, least recently loaded first: 0 clean, 1 clean and accessed, 2 dirty. Drops two batches;
+ * prints each page that goes.
  * Built and called by: test_evict.py. kernel/pager/evict.c is included, with what it calls in place of the kernel's.
  */
 #include <stdio.h>
@@ -47,20 +48,21 @@ void trace(enum trace_kind kind, uint32_t small, uint64_t a, uint64_t b) {
 
 int main(void) {
     static struct space current;
-    unsigned long long id, start, end, accessed, space, page;
+    unsigned long long id, start, end, state, space, page;
     list_init(&pager.clean);
+    list_init(&pager.dirty);
     if (scanf("%llu %llu %llu", &id, &start, &end) != 3)
         return 1;
     current.id = id;
     pager.current = &current;
     pager.prepared_start = start;
     pager.prepared_end = end;
-    for (unsigned i = 0; i < FRAME_COUNT_MAX && scanf("%llu %llu %llu", &space, &page, &accessed) == 3; i++) {
-        entries[i] = PTE_PRESENT | (accessed ? PTE_ACCESSED : 0);
+    for (unsigned i = 0; i < FRAME_COUNT_MAX && scanf("%llu %llu %llu", &space, &page, &state) == 3; i++) {
+        entries[i] = PTE_PRESENT | (state == 1 ? PTE_ACCESSED : 0);
         frames[i] = (struct frame){.kind = FRAME_PAGE, .space = space, .page = page, .entry = &entries[i],
                                    .resident_count = &resident_count};
         list_init(&frames[i].link);
-        list_append(&pager.clean, &frames[i].link);
+        list_append(state == 2 ? &pager.dirty : &pager.clean, &frames[i].link);
         pager.resident_count++;
         resident_count++;
     }

@@ -6,6 +6,7 @@ asserted are counts (pages, generations, progress against each other), never sec
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +14,16 @@ import pytest
 from revenant import genesis
 from revenant.check import check_store
 from revenant.machine import Machine
-from revenant.qemu import ICOUNT_WAITING
+from revenant.qemu import ICOUNT_WAITING, MEMORY_MIB_DEFAULT
 from revenant.script import paste, wait_for_prompt
 from revenant.store import Store
+from revenant.ui.live import Live, Memory
 
 Start = Callable[..., Machine]
 MIB = 1 << 20
 AREA_MIB = 16
+TIMEOUT_S = 60
+LOOKED_FOR_NS = 3_000_000_000  # room, at least twice
 COUNTER_ADDRESS = 0x500000
 SPACE_FIRST = 17
 SLOW_DISK = {"driver": "throttle", "throttle-group": "slow"}
@@ -109,6 +113,24 @@ def test_a_quick_disk_slows_nobody(machine: Start, image: Path) -> None:
         before = now.command_at_prompt("revenant.stats()['throttled_count']")
         paste(now, "for turn in range(20):\n    for i in range(0, len(data), 4096): data[i] = turn\n")
     assert now.command_at_prompt("revenant.stats()['throttled_count']") == before
+
+
+def test_a_full_near_is_waited_for(machine: Start, tmp_path: Path) -> None:
+    """One epoch stays frozen and the next stays open however often room is looked for; the programs wait."""
+    image, memory = tmp_path / "small.img", Memory(MEMORY_MIB_DEFAULT)
+    genesis.create_image(image, genesis.BuildFiles.locate(), 12 * MIB)
+    now = machine(image, interval_ms=20, memory_file=memory.path)
+    wait_for_prompt(now)
+    now.send(b"chunks = []\r\nwhile True: chunks.append(bytes([1]) * 4096)\r\n\r\n")
+    now.expect_voice("near store is full")
+    live, end_s, since_ns = Live(memory), time.monotonic() + TIMEOUT_S, 0
+    while (moment := live.look()) is None or moment.stats.mono_ns < since_ns + LOOKED_FOR_NS:
+        assert now.process.poll() is None and time.monotonic() < end_s, moment
+        if moment is not None:
+            since_ns = since_ns or moment.stats.mono_ns
+        time.sleep(0.01)
+    assert moment.stats.epoch == moment.stats.generation + 2 and moment.stats.pages_dirty > 0
+    memory.close()
 
 
 def fill(machine: Machine, count: int) -> str:

@@ -207,7 +207,7 @@ class TracePage(Structure):
     SIZE = 4096
     number: int = at(0, "Q")
     resume_count: int = at(8, "Q")
-    base_mono_ns: int = at(16, "Q")
+    base_mono_ns: int = at(16, "q")
     base_wall_ns: int = at(24, "Q")
     event_count: int = at(32, "I")
     lost_count: int = at(36, "I")
