@@ -11,7 +11,7 @@
 #include "lib/lib.h"
 #include "pager/internal.h"
 
-#define COPIES_INTERVAL_NS 1000000000ull /* between roots that only record localised copies */
+#define COPIES_INTERVAL_NS 250000000ull /* between roots that only record localised copies */
 #define FULL_RETRY_NS 1000000000ull
 #define STRETCHED_MAX_NS 50000000ull
 enum {
@@ -213,7 +213,8 @@ static uint64_t snapshot_due_ns(void) {
 static uint64_t copies_due_ns(void) {
     if (store_waits_for_root() && retry_ns == 0)
         return 0;
-    return store_has_unsaved_copies() ? freeze_ns + COPIES_INTERVAL_NS : UINT64_MAX;
+    uint64_t affordable_ns = pager.commit_ns_last * COMMIT_SHARE; /* a commit may wait long for its flushes */
+    return store_has_unsaved_copies() ? freeze_ns + later(COPIES_INTERVAL_NS, affordable_ns) : UINT64_MAX;
 }
 
 /* In small pieces: what somebody waits for comes before the next. */

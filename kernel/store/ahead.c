@@ -28,6 +28,7 @@ struct run {
 
 static struct run runs[RUN_COUNT];
 static struct list_node here;
+static unsigned loading_count;
 static uint64_t answered_ns[1 + STORE_FAR_COUNT_MAX]; /* by disk: when it last answered */
 
 static void *take_page(struct run *run, unsigned index) {
@@ -62,6 +63,7 @@ static struct run *run_new(void) {
 
 static void read_done(struct store_io *io, int status) {
     struct run *run = io->owner;
+    loading_count--;
     run->state = RUN_HERE;
     list_append(&here, &run->link);
     answered_ns[run->disk] = store.env->now_ns();
@@ -104,6 +106,7 @@ unsigned ahead_start(unsigned disk, unsigned home, uint64_t first, unsigned coun
         run_free(run);
         return 0;
     }
+    loading_count++;
     store.facts.far_requests++;
     store.facts.far_reads += run->count;
     if (is_paced)
@@ -133,6 +136,9 @@ enum ahead_state ahead_find(unsigned home, uint64_t block, const void **page, un
     *disk = run->disk;
     return run->state == RUN_LOADING ? AHEAD_LOADING : AHEAD_HERE;
 }
+
+/* Whether any run is on its way. */
+int ahead_is_loading(void) { return loading_count > 0; }
 
 /* Somebody wants a block that is here. */
 void ahead_touch(unsigned home, uint64_t block) {
@@ -225,5 +231,6 @@ size_t ahead_shrink(size_t page_count) {
 void ahead_init(void) {
     memset(runs, 0, sizeof runs);
     memset(answered_ns, 0, sizeof answered_ns);
+    loading_count = 0;
     list_init(&here);
 }

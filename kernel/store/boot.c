@@ -137,7 +137,7 @@ static int node_read(void) {
     return 1;
 }
 
-/* Fetches the next page that has no copy yet; fetching makes the copy. */
+/* Fetches the next page that has no copy yet, nor gets one; fetching makes the copy. The commit waits for all. */
 static int localise(void) {
     uint64_t near_block;
     while (boot.child < NODE_FANOUT && !ptr_present(&boot.node->child[boot.child]))
@@ -152,7 +152,7 @@ static int localise(void) {
     int status = copy_find(ptr_store(pointer), copy_key(pointer), &near_block);
     if (status == -E_AGAIN)
         return 0;
-    if (status == 0 && near_block != 0) {
+    if (status == 0 && (near_block != 0 || copy_page(ptr_store(pointer), copy_key(pointer)) != NULL)) {
         boot.child++;
         return 1;
     }
@@ -163,9 +163,9 @@ static int child_read(void) {
     uint64_t near_block;
     const struct block_ptr_disk *pointer = &boot.node->child[boot.child];
     int status = copy_find(ptr_store(pointer), copy_key(pointer), &near_block);
-    if (status == -E_AGAIN || copy_page(ptr_store(pointer), copy_key(pointer)) != NULL)
+    if (status == -E_AGAIN)
         return 0;
-    if (status != 0 || near_block == 0)
+    if (status != 0 || (near_block == 0 && copy_page(ptr_store(pointer), copy_key(pointer)) == NULL))
         return retry_later(STATE_LOCALISE);
     boot.state = STATE_LOCALISE;
     return 1;

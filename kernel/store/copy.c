@@ -5,35 +5,45 @@
  * Promise: a copy is named only after its write has completed, in meta pages that become durable with the next root;
  * what has come before a commit's last page was written becomes durable with that commit. When memory or space is
  * short, or all slots are taken, a copy is simply not made. A near that cannot hold all of them is a cache: copies that
- * were not used go for those that somebody asks for, or for a commit that finds no other room.
+ * were not used go for those that somebody asks for, or for a commit that finds no other room. What comes while a
+ * commit runs, which may wait long for its flushes, gathers in memory: who only fills goes on for 4 MiB.
  * Called by: fetch.c (offers, finds), store_work (steps), commit.c (waits until none is half done).
  */
 #include "store/internal.h"
 
 enum {
-    COPY_COUNT = 256,     /* what far can bring while a commit holds the meta tree */
-    KEY_LIST_COUNT = 64,
-    WRITE_COUNT = 16,     /* copies written by one request: most of what one costs is the request */
+    COPY_COUNT = 2048,    /* what far can bring while a commit holds the meta tree */
+    KEY_LIST_COUNT = 512,
+    WRITE_COUNT = 16,     /* requests; each writes up to STORE_IO_PAGES_MAX copies: most of its cost is the request */
+    STEP_COUNT = 16,      /* copies moved on at once */
     RESERVE_SHARE = 16,   /* of near stays free, also when all copies on their way have a block: roots need some */
     USED_COUNT = 1 << 17, /* marks of use: one a block of the first 512 MiB of a far store, shared beyond */
 };
 enum copy_state { COPY_NONE, COPY_QUEUED, COPY_WRITING, COPY_WRITTEN, COPY_FAILED, COPY_BAD };
 
 struct copy {
-    struct list_node link;  /* in idle, or in busy, in the order in which they began */
+    struct list_node link;  /* in the list that its state says, or in a write's */
     struct list_node alike; /* of its key, in by_key */
     enum copy_state state;
     int is_awaited; /* was there when the commit began to wait for copies: it is part of it */
     unsigned home;
     uint64_t far_block, near_block;
     void *page;
-    struct copy *behind; /* in the same write */
-    struct store_io io;  /* of the first one */
+};
+
+/* A request: copies that get blocks side by side. */
+struct copy_write {
+    struct list_node link;    /* in writes_idle, or nowhere */
+    struct list_node copies;
+    struct store_io io;
 };
 
 static struct copy copies[COPY_COUNT];
-static struct list_node idle, busy, by_key[KEY_LIST_COUNT];
-static unsigned copy_count; /* busy ones */
+static struct list_node idle, queued, due, by_key[KEY_LIST_COUNT]; /* due: all others, but for those being written */
+static unsigned copy_count, queued_count; /* copy_count: all but the idle ones */
+static struct copy_write writes[WRITE_COUNT];
+static struct list_node writes_idle;
+static unsigned writes_idle_count;
 static uint64_t used[USED_COUNT / 64];
 static struct {
     uint64_t wanted_count; /* copies that are to go */
@@ -143,13 +153,21 @@ static struct copy *slot_for(unsigned home, uint64_t far_block) {
     return list_empty(&idle) || find(home, far_block) != NULL ? NULL : list_entry(idle.next, struct copy, link);
 }
 
-static void begin(struct copy *copy, enum copy_state state, unsigned home, uint64_t far_block) {
+static void set_state(struct copy *copy, enum copy_state state, struct list_node *list) {
+    if (copy->state == COPY_QUEUED)
+        queued_count--;
+    if (state == COPY_QUEUED)
+        queued_count++;
     copy->state = state;
+    list_remove(&copy->link);
+    list_append(list, &copy->link);
+}
+
+static void begin(struct copy *copy, enum copy_state state, unsigned home, uint64_t far_block) {
+    set_state(copy, state, state == COPY_QUEUED ? &queued : &due);
     copy->is_awaited = 0;
     copy->home = home;
     copy->far_block = far_block;
-    list_remove(&copy->link);
-    list_append(&busy, &copy->link);
     list_append(alike(home, far_block), &copy->alike);
     copy_count++;
 }
@@ -207,63 +225,75 @@ void copy_bad(unsigned home, uint64_t far_block) {
 static int may_wait(const struct copy *copy) { return copy->state == COPY_QUEUED || copy->state == COPY_BAD; }
 static int must_wait(const struct copy *copy) { return store.draining && may_wait(copy) && !copy->is_awaited; }
 
-static void end_write(struct copy *first, int status) {
-    for (struct copy *copy = first; copy != NULL; copy = copy->behind)
-        copy->state = status == 0 ? COPY_WRITTEN : COPY_FAILED;
+static void end_write(struct copy_write *write, int status) {
+    struct list_node *link;
+    while ((link = list_pop(&write->copies)) != NULL)
+        set_state(list_entry(link, struct copy, link), status == 0 ? COPY_WRITTEN : COPY_FAILED, &due);
+    list_append(&writes_idle, &write->link);
+    writes_idle_count++;
 }
 
 static void write_done(struct store_io *io, int status) { end_write(io->owner, status); }
 
-static void submit_write(struct copy *first) {
-    store.facts.near_writes += first->io.page_count;
-    if (store.env->submit(&first->io) != 0)
-        end_write(first, -E_IO);
+static void submit_write(struct copy_write *write) {
+    store.facts.near_writes += write->io.page_count;
+    if (store.env->submit(&write->io) != 0)
+        end_write(write, -E_IO);
 }
 
-/* Joins the write that begins with `first`, if it comes right behind it; else begins one of its own. */
-static void join_write(struct copy **first, struct copy **last, struct copy *copy) {
-    copy->state = COPY_WRITING;
-    copy->behind = NULL;
-    if (*first == NULL || copy->near_block != (*last)->near_block + 1) {
-        if (*first != NULL)
-            submit_write(*first);
-        *first = copy;
-        copy->io = (struct store_io){.op = STORE_WRITE, .disk = 0, .sector = copy->near_block * SECTORS_PER_BLOCK,
-                                     .done = write_done, .owner = copy};
-    } else {
-        (*last)->behind = copy;
+static struct copy_write *new_write(uint64_t near_block) {
+    struct copy_write *write = list_entry(list_pop(&writes_idle), struct copy_write, link);
+    writes_idle_count--;
+    write->io = (struct store_io){.op = STORE_WRITE, .disk = 0, .sector = near_block * SECTORS_PER_BLOCK,
+                                  .done = write_done, .owner = write};
+    return write;
+}
+
+/* Joins the write if the copy's block comes right behind it; else begins another one. */
+static struct copy_write *join_write(struct copy_write *write, struct copy *copy) {
+    uint64_t sector = copy->near_block * SECTORS_PER_BLOCK;
+    if (write != NULL && sector != write->io.sector + write->io.page_count * SECTORS_PER_BLOCK) {
+        submit_write(write);
+        write = NULL;
     }
-    *last = copy;
-    (*first)->io.page[(*first)->io.page_count++] = copy->page;
+    if (write == NULL)
+        write = new_write(copy->near_block);
+    set_state(copy, COPY_WRITING, &write->copies);
+    write->io.page[write->io.page_count++] = copy->page;
+    return write;
 }
 
-/* Writes copies that are queued, those that get blocks side by side together. -E_AGAIN and others: not even one. */
+/* While more are coming they wait for each other: a request for many costs little more than one for one. */
+static int is_time_to_write(void) {
+    return queued_count > 0 && (queued_count >= STORE_IO_PAGES_MAX || store.draining || !ahead_is_loading());
+}
+
+/* Writes queued copies, as many as one request takes, in one or more. -E_AGAIN and others: not even one. */
 static int start_writes(void) {
-    struct copy *first = NULL, *last = NULL;
-    int status = 0;
+    struct copy_write *write = NULL;
+    int status = -E_AGAIN;
     unsigned count = 0;
-    list_for_each(link, &busy) {
+    for (struct list_node *link = queued.next, *next; link != &queued; link = next) {
         struct copy *copy = list_entry(link, struct copy, link);
-        if (copy->state != COPY_QUEUED || must_wait(copy))
-            continue;
-        if (count == WRITE_COUNT || (status = alloc_block(&copy->near_block)) != 0)
+        next = link->next;
+        /* Whether a block lies behind the one before is known only when it is taken. */
+        if (must_wait(copy) || count == STORE_IO_PAGES_MAX || writes_idle_count < (write == NULL ? 2 : 1) ||
+            (status = alloc_block(&copy->near_block)) != 0)
             break;
-        join_write(&first, &last, copy);
+        write = join_write(write, copy);
         count++;
     }
-    if (first != NULL)
-        submit_write(first);
-    return first != NULL ? 0 : status;
+    if (write != NULL)
+        submit_write(write);
+    return write != NULL ? 0 : status;
 }
 
 static void end(struct copy *copy) {
     if (copy->page != NULL)
         store.env->page_free(copy->page);
     copy->page = NULL;
-    copy->state = COPY_NONE;
     list_remove(&copy->alike);
-    list_remove(&copy->link);
-    list_prepend(&idle, &copy->link);
+    set_state(copy, COPY_NONE, &idle);
     copy_count--;
 }
 
@@ -313,8 +343,6 @@ static int step(struct copy *copy) {
     if (must_wait(copy))
         return -E_AGAIN;
     switch (copy->state) {
-    case COPY_QUEUED:
-        return start_writes();
     case COPY_WRITTEN:
         return enter(copy);
     case COPY_FAILED:
@@ -398,49 +426,77 @@ int copy_give_up(void) {
     return 1;
 }
 
-/* Moves one copy on. 1: did something. */
+/* Moves on copies of which something is due, as many as take less than the hash of a page. 1: did something. */
+static int due_step(void) {
+    unsigned count = 0;
+    for (struct list_node *link = due.next, *next; link != &due && count < STEP_COUNT; link = next) {
+        struct copy *copy = list_entry(link, struct copy, link);
+        next = link->next;
+        store.operation++;
+        int status = step(copy);
+        count += status == 0;
+        if (status == -E_NOMEM && may_wait(copy))
+            copy->is_awaited = 0; /* no commit waits for memory */
+        if (status != 0 && status != -E_AGAIN && status != -E_NOMEM)
+            give_up(copy);
+    }
+    return count > 0;
+}
+
+static void await_none(void) {
+    list_for_each(link, &queued)
+        list_entry(link, struct copy, link)->is_awaited = 0;
+}
+
+/* 1: did something. What gets no block, and never will, is no copy. */
+static int write_step(void) {
+    store.operation++;
+    int status = is_time_to_write() ? start_writes() : -E_AGAIN;
+    if (status == -E_NOMEM)
+        await_none(); /* no commit waits for memory */
+    else if (status != 0 && status != -E_AGAIN)
+        give_up(list_entry(queued.next, struct copy, link));
+    return status == 0;
+}
+
+/* Moves copies on. 1: did something. */
 int copy_step(void) {
     if (store.frozen || store.broken || rebuild_is_running())
         return 0;
     store.operation++;
-    store.urgent = store.draining;
-    int dropped = drop_step();
+    store.urgent = store.draining; /* a commit waits for them */
+    int did = drop_step() || due_step() || write_step();
     store.urgent = 0;
-    if (dropped || copy_count == 0)
-        return dropped;
-    for (struct list_node *link = busy.next, *next; link != &busy; link = next) {
-        struct copy *copy = list_entry(link, struct copy, link);
-        next = link->next;
-        store.operation++;
-        store.urgent = store.draining; /* a commit waits for it */
-        int status = step(copy);
-        store.urgent = 0;
-        if (status == 0)
-            return 1;
-        if (status == -E_NOMEM && may_wait(copy))
-            copy->is_awaited = 0; /* no commit waits for memory */
-        if (status != -E_AGAIN && status != -E_NOMEM)
-            give_up(copy);
-    }
-    return 0;
+    return did;
 }
 
-/* A commit begins to wait for the copies that there are; later ones wait for it. */
-void copy_drain(void) {
-    list_for_each(link, &busy) {
+static void await(struct list_node *list) {
+    list_for_each(link, list) {
         struct copy *copy = list_entry(link, struct copy, link);
         copy->is_awaited = may_wait(copy);
     }
 }
 
-/* True when the meta tree says the truth: no copy has a block without an entry. */
-int copy_settled(void) {
-    list_for_each(link, &busy) {
+/* A commit begins to wait for the copies that there are; later ones wait for it. */
+void copy_drain(void) {
+    await(&queued);
+    await(&due);
+}
+
+static int due_is_settled(void) {
+    list_for_each(link, &due) {
         const struct copy *copy = list_entry(link, struct copy, link);
         if (!may_wait(copy) || copy->is_awaited)
             return 0;
     }
-    return drop.wanted_count == 0 || alloc_resting() == REST_COUNT_MAX;
+    return 1;
+}
+
+/* True when the meta tree says the truth: no copy has a block without an entry. Of the queued, the awaited are first. */
+int copy_settled(void) {
+    return !copy_is_writing() && due_is_settled() &&
+           (list_empty(&queued) || must_wait(list_entry(queued.next, struct copy, link))) &&
+           (drop.wanted_count == 0 || alloc_resting() == REST_COUNT_MAX);
 }
 
 /* Others ask for copies by being touched; who only fills leaves room, and drops nothing for it. */
@@ -449,18 +505,13 @@ int copy_is_full(void) { return copy_count > COPY_COUNT / 2 || is_short(); }
 /* True while a copy is on its way. */
 int copy_busy(void) { return copy_count > 0; }
 
-int copy_is_writing(void) {
-    list_for_each(link, &busy)
-        if (list_entry(link, struct copy, link)->state == COPY_WRITING)
-            return 1;
-    return 0;
-}
+int copy_is_writing(void) { return writes_idle_count < WRITE_COUNT; }
 
 /* The map and the bitmap are those of the durable root again: what has a block gets another. */
 void copy_undo(void) {
     for (unsigned i = 0; i < COPY_COUNT; i++)
         if (copies[i].state == COPY_WRITTEN || copies[i].state == COPY_FAILED)
-            copies[i].state = COPY_QUEUED;
+            set_state(&copies[i], COPY_QUEUED, &queued);
     alloc_rested();
 }
 
@@ -469,13 +520,20 @@ void copy_init(void) {
     memset(used, 0, sizeof used);
     memset(&drop, 0, sizeof drop);
     alloc_rested();
-    copy_count = 0;
+    copy_count = queued_count = writes_idle_count = 0;
     list_init(&idle);
-    list_init(&busy);
+    list_init(&queued);
+    list_init(&due);
+    list_init(&writes_idle);
     for (unsigned i = 0; i < KEY_LIST_COUNT; i++)
         list_init(&by_key[i]);
     for (unsigned i = 0; i < COPY_COUNT; i++) {
         list_init(&copies[i].alike);
         list_append(&idle, &copies[i].link);
+    }
+    for (unsigned i = 0; i < WRITE_COUNT; i++) {
+        list_init(&writes[i].copies);
+        list_append(&writes_idle, &writes[i].link);
+        writes_idle_count++;
     }
 }

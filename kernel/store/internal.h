@@ -243,6 +243,7 @@ int disk_serves(unsigned disk, unsigned home);
 int fetch_can_ask(unsigned home);
 void fetch_ahead_done(unsigned disk, unsigned home, uint64_t first, unsigned block_count, int status);
 
+int fetch_keep(const struct block_ptr_disk *pointer);
 int fetch_unasked(unsigned home, uint64_t from, uint64_t distance, unsigned room);
 void fetch_nodes_ahead(const struct block_ptr_disk *pointer, int is_missing);
 
@@ -267,6 +268,7 @@ void ahead_touch(unsigned home, uint64_t block);
 void ahead_drop(unsigned home, uint64_t block);
 void *ahead_take(unsigned home, uint64_t block);
 size_t ahead_shrink(size_t page_count);
+int ahead_is_loading(void);
 uint64_t ahead_deadline_ns(void);
 int ahead_is_stuck(unsigned disk);
 uint64_t ahead_answered_ns(unsigned disk);
