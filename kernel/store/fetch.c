@@ -113,6 +113,12 @@ static int is_gone(const struct job *job) {
     return job->copy != 0 && (copy_find(ptr_store(pointer), copy_key(pointer), &copy) != 0 || copy != job->copy);
 }
 
+static void verified(unsigned disk) {
+    disk_good(disk);
+    store.facts.far_used += disk != 0;
+    store.facts.far[disk].verified++;
+}
+
 static void judge(struct job *job, int status) {
     const struct store_fetch *fetch = job->fetch;
     if (status != 0) {
@@ -132,9 +138,7 @@ static void judge(struct job *job, int status) {
         else
             ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
     } else {
-        disk_good(job->disk);
-        store.facts.far_used += job->disk != 0;
-        store.facts.far[job->disk].verified++;
+        verified(job->disk);
         if (job->disk != 0 && copy_offer(&fetch->pointer, fetch->page, job->is_ahead) &&
             !ptr_compressed(&fetch->pointer))
             ahead_drop(ptr_store(&fetch->pointer), ptr_block(&fetch->pointer));
@@ -201,6 +205,23 @@ static int take_from_memory(struct job *job) {
     job->is_ahead = !ptr_compressed(pointer);
     judge(job, 0);
     job->is_ahead = 0;
+    return 1;
+}
+
+/*
+ * A page that lies ahead becomes a copy, if one is cheap now; nobody looks at its contents. 0: it is not here so, or
+ * does not have its hash: who fetches it gets another one.
+ */
+int fetch_keep(const struct block_ptr_disk *pointer) {
+    unsigned home = ptr_store(pointer), disk;
+    const void *page;
+    if (ptr_compressed(pointer) || ahead_find(home, ptr_block(pointer), &page, &disk) != AHEAD_HERE ||
+        !hash_matches(pointer, page))
+        return 0;
+    ahead_touch(home, ptr_block(pointer));
+    verified(disk);
+    if (copy_offer(pointer, page, 1))
+        ahead_drop(home, ptr_block(pointer));
     return 1;
 }
 

@@ -155,27 +155,35 @@ static void push(const struct block_ptr_disk *pointer, unsigned directory) {
     start_fetch(node, pointer, node_fetched);
 }
 
-/* A page is asked for, a node is entered. 1: done, 0: later; or a negative error. */
+/* What cannot be kept as it came (compressed, damaged) is fetched like anything else. 0: later. */
+static int take_page(const struct block_ptr_disk *pointer) {
+    struct fill_fetch *own = NULL;
+    if (fetch_keep(pointer))
+        return 1;
+    for (unsigned i = 0; own == NULL && i < FETCH_COUNT; i++)
+        own = fill.page[i].busy ? NULL : &fill.page[i];
+    if (own == NULL || !make_page(own))
+        return 0;
+    start_fetch(own, pointer, fetched);
+    return 1;
+}
+
+/* A page is taken, a node is entered. 1: done, 0: later; or a negative error. */
 static int visit(const struct block_ptr_disk *pointer, unsigned directory) {
     int is_page = directory == 0 && ptr_level(pointer) == 0;
     if (pointer_check(pointer, ptr_level(pointer)) != 0 || (!is_page && fill.depth == DEPTH_MAX))
         return -E_CORRUPT;
-    struct fill_fetch *own = is_page ? NULL : &fill.node[fill.depth];
-    for (unsigned i = 0; is_page && own == NULL && i < FETCH_COUNT; i++)
-        own = fill.page[i].busy ? NULL : &fill.page[i];
-    if (own == NULL || !make_page(own))
+    if (!is_page && !make_page(&fill.node[fill.depth]))
         return 0;
     int missing = is_missing(pointer);
     if (missing < 0)
         return missing == -E_AGAIN || missing == -E_NOMEM ? 0 : missing;
-    if (missing && !bring(pointer))
+    if (missing && (!bring(pointer) || (is_page && !take_page(pointer))))
         return 0;
     if (ptr_store(pointer) == 1 && ptr_block(pointer) > fill.position)
         fill.position = ptr_block(pointer);
     if (!is_page)
         push(pointer, directory);
-    else if (missing)
-        start_fetch(own, pointer, fetched);
     return 1;
 }
 

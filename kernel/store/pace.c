@@ -12,14 +12,14 @@
 
 enum {
     RUN_MIN = 4,      /* blocks of a request: what somebody has to wait for at the least */
-    RUN_QUICK_MAX = 16, RUNS_MIN = 3, /* of a link that is so quick, and how many of them are on their way */
+    RUN_QUICK_MAX = 32, RUNS_MIN = 3, /* of a link that is so quick, and how many of them are on their way */
     WINDOW_MIN = 16, WINDOW_FIRST = 32,
     RUNS_PER_WINDOW = 8, /* QEMU has 16 requests on their way over an NBD connection: the others are for who waits */
     LATE_COUNT_MIN = 6, /* of as many */
     STEP = 8,
 };
-#define SLACK_MIN_NS 500000ull
-#define RUN_NS 5000000ull
+#define SLACK_MIN_NS 1000000ull
+#define RUN_NS 10000000ull
 
 static struct {
     unsigned window, in_flight; /* blocks */
