@@ -426,7 +426,9 @@ static void undo(void) {
     retain_undo();
     replace_undo();
     copy_undo();
-    fill_doubt(); /* what it has come by may be gone */
+    fill_doubt(); /* what it has come by may be gone, */
+    if (!(store.root.flags & ROOT_COMPLETE))
+        store.complete = 0; /* also where it has just ended */
     list_drop(&list_dead);
     root_restore(&store.root);
     store.frozen = store.draining = store.unsaved = 0;

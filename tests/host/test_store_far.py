@@ -219,6 +219,62 @@ def test_a_copy_that_goes_bad_while_near_becomes_complete(start: Start, far: Far
     read_all_without_far(host)
 
 
+def deciding(host: Host) -> None:
+    """All is near and durable, but that is not said: the walk that decides whether it is has begun."""
+    while int(host("fill 20")):
+        host("commit 0 0")
+    assert not host.facts()["complete"]
+
+
+def test_complete_is_said_although_commits_run(start: Start, far: Far) -> None:
+    """Were it found out beside a commit, whose root does not say it, no later root would have a reason to."""
+    for rounds in range(56, 88, 2):
+        host = adopt(start, far)
+        deciding(host)
+        host("fill", rounds)
+        host("put 17 1 1")
+        host("commit 1 0")
+        fill(host)
+
+
+@pytest.mark.parametrize("rounds", [88, 94, 100, 106, 120])
+def test_a_commit_that_is_undone_takes_copies_that_were_counted(start: Start, far: Far, rounds: int) -> None:
+    """The walk that decides has come by one of them, or has just ended: complete is not said without it."""
+    host = adopt(start, far)
+    host("set persistent 0", 1)
+    deciding(host)
+    host("flip", 0, host.image().index(page_of(399)) // 4096, 5)
+    host("set dead 1 1")
+    with pytest.raises(StoreError):
+        host.holds(16, 299, 399)  # so its copy is forgotten
+    host("fill 300")  # the walk comes to it, and ends
+    host("commit 0 0")
+    host("idle 1200")  # ms, after which the fill tries again
+    host("set dead 1 0")
+    host("fill 1")
+    assert host.holds(16, 299, 399) and not host.facts()["complete"]
+    assert int(host("idle 20"))  # it is near again, but not for good
+    host("fill", rounds)
+    host("set fail_flushes 0 1")
+    host("commit 0 0")
+    fill(host)
+    read_all_without_far(host)
+
+
+def test_a_damaged_block_is_not_kept(start: Start, far: Far) -> None:
+    """Of what nobody asks for, too: it comes from the next store, and near is whole without either."""
+    host = start(formatted=False)
+    host("load 1", far.path)
+    host("load 2", far.path)
+    assert host("open", far.trust) == "7"
+    for page in (20, 200, 299):
+        host("flip", 1, far.path.read_bytes().index(page_of(100 + page)) // 4096, 99)
+    fill(host)
+    assert host.facts()["hash_failures"] >= 1 and "does not have its hash" in host.notices()
+    host("set dead 2 1")
+    read_all_without_far(host)
+
+
 def test_without_its_kernel_near_is_not_complete(start: Start, far: Far) -> None:
     host = start(formatted=False)
     host("load 1", far.path)
@@ -584,11 +640,25 @@ def test_a_quick_link_is_asked_for_more_at_once(start: Start, large_far: Far) ->
     assert blocks_per_request[1] > 10 and blocks_per_request[20] < 6, blocks_per_request
 
 
+def test_the_fill_goes_on_while_near_flushes(start: Start, large_far: Far) -> None:
+    """What comes meanwhile waits in memory, and is kept: none of it is asked for twice."""
+    host = adopt(start, large_far)
+    host("set delay_ms 1", 1)
+    host("fill 50")
+    before = host.facts()
+    host("set delay_ms 0", 200)
+    host("commit 0 0")
+    host("set delay_ms 0", 0)
+    assert host.facts()["far_reads"] - before["far_reads"] > 700
+    fill(host)
+    assert host.facts()["far_reads"] < large_far.path.stat().st_size // 4096
+
+
 def test_who_has_missed_a_page_goes_on_before_the_fill_does(start: Start, large_far: Far) -> None:
     """He is likely to miss others; where he does not, it goes on."""
     host = adopt(start, large_far)
     host("set delay_ms 1", 20)
-    host("fill 40")
+    host("fill 300")  # kernel and loader are near by then
     for page in range(2000, 3000, 100):
         assert host.holds(16, page, 1 + page)
         asked = host.facts()["far_requests"]
