@@ -61,7 +61,7 @@ def serving(image: Path, link: Link) -> Iterator[nbd.Server]:
 
 
 def plain_copy_s(server: nbd.Server, to: Path) -> float:
-    """Seconds that a copy of the whole image takes, by QEMU's own copier: 8 reads at a time."""
+    """Seconds that a copy of the whole image takes, by QEMU's own copier: 8 reads of 2 MiB at a time, no flush."""
     start_s = time.monotonic()
     subprocess.run(["qemu-img", "convert", "-O", "raw", server.uri, to], check=True)
     seconds = time.monotonic() - start_s
