@@ -5,7 +5,6 @@ Called by: pytest.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import shutil
@@ -56,7 +55,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with Store(path) as store:
             begun = store.root.generation
         while True:  # snapshots come every 100 ms; the first of them may be from before spin()
-            with contextlib.suppress(StoreError), Store(path) as store:
+            with Store(path) as store:
                 if store.root.generation >= begun + 3:
                     break
     return path

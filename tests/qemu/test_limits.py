@@ -18,12 +18,11 @@ from typing import Any
 import pexpect
 import pytest
 from revenant import genesis
-from revenant.format import SPACE_RECORDS, PageKey
 from revenant.machine import Machine
 from revenant.publish import publish_image
 from revenant.record import RECORD_CONSOLE_PAGE, RECORD_THREAD_PAGE, ConsoleRecord, ThreadRecord
 from revenant.script import paste, wait_for_prompt
-from revenant.store import Store
+from revenant.store import Store, of_newest
 
 Start = Callable[..., Machine]
 
@@ -142,10 +141,7 @@ def test_discard_of_all_that_is_free(machine: Start) -> None:
 
 def thread_done_size(image: Path) -> int:
     """How far the discard of the first thread has come, in the newest generation."""
-    with Store(image) as store:
-        wanted = PageKey(SPACE_RECORDS, RECORD_THREAD_PAGE)
-        pointer = next(pointer for key, pointer in store.pages(store.tree) if key == wanted)
-        return ThreadRecord.unpack(store.read(pointer, 0)).done_size
+    return ThreadRecord.unpack(of_newest(image, lambda store: store.record_page(RECORD_THREAD_PAGE))).done_size
 
 
 def await_done_size(machine: Machine, image: Path, is_wanted: Callable[[int], bool]) -> int:
@@ -323,8 +319,7 @@ def test_a_flood_of_input_while_it_computes(machine: Start, rng: random.Random) 
 
 def console_record(image: Path) -> ConsoleRecord:
     """In the newest generation."""
-    with Store(image) as store:
-        return ConsoleRecord.unpack(store.record_page(RECORD_CONSOLE_PAGE))
+    return ConsoleRecord.unpack(of_newest(image, lambda store: store.record_page(RECORD_CONSOLE_PAGE)))
 
 
 @pytest.mark.parametrize("width", [5, 250])

@@ -24,7 +24,7 @@ from revenant.machine import Machine
 from revenant.qemu import MachineConfig
 from revenant.record import RECORD_THREAD_PAGE, RECORDS_PER_PAGE, ThreadRecord, ThreadRegisters
 from revenant.script import paste, wait_for_prompt
-from revenant.store import Store
+from revenant.store import Store, of_newest
 
 PROGRAMS = Path(__file__).with_name("programs")
 DATA, PAGE = 0x500000, 4096
@@ -167,8 +167,7 @@ def lay(tmp_path: Path, build_files: genesis.BuildFiles, mosaic_elf: Path) -> Ca
 
 def saved_steps(image: Path, mosaics: Sequence[Mosaic]) -> list[int]:
     """Where they are in the newest generation."""
-    with Store(image) as store:
-        return [Generation(store, None, mosaic.space).step for mosaic in mosaics]
+    return of_newest(image, lambda store: [Generation(store, None, mosaic.space).step for mosaic in mosaics])
 
 
 @contextmanager

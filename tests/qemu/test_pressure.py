@@ -16,7 +16,7 @@ from revenant.check import check_store
 from revenant.machine import Machine
 from revenant.qemu import ICOUNT_WAITING, MEMORY_MIB_DEFAULT
 from revenant.script import paste, wait_for_prompt
-from revenant.store import Store
+from revenant.store import Store, of_newest
 from revenant.ui.live import Live, Memory
 
 Start = Callable[..., Machine]
@@ -62,10 +62,12 @@ def writers_image(tmp_path: Path, assemble: Callable[..., genesis.Program], coun
 
 def saved_counts(image: Path, count: int) -> list[int]:
     """How many pages each writer has written, in the newest generation."""
-    with Store(image) as store:
-        pages = {key: pointer for key, pointer in store.pages(store.tree) if key.page == COUNTER_ADDRESS >> 12}
-        found = {key.space: int.from_bytes(store.read(pointer, 0)[:8], "little") for key, pointer in pages.items()}
-    return [found.get(SPACE_FIRST + n, 0) for n in range(count)]
+
+    def counts(store: Store) -> list[int]:
+        pages = [store.page(store.tree, SPACE_FIRST + n, COUNTER_ADDRESS >> 12) for n in range(count)]
+        return [int.from_bytes(page[:8], "little") for page in pages]
+
+    return of_newest(image, counts)
 
 
 def test_two_writers_are_slowed_evenly(

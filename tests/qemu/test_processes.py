@@ -250,7 +250,9 @@ def fill(id):
     slow = "import revenant as r, time\ntime.sleep_ms(100)\nfor i in range(200): r.receive()\nr.send(1, 'done')"
     assert python(f"[send(p, bytes(3000)) for p in (spawn({slow!r}),) for i in range(200)] == [None] * 200") is True
     assert python("receive(9000)[1], wait(processes()[-1].id, 9000)") == ("done", 0)
-    python.machine.command_at_prompt("p = spawn('import time; time.sleep_ms(200)')")
+    full = "[p for p in r.processes() if p.id == r.process_id()][0].inbox > 60000"
+    late = f"import revenant as r, time\nwhile not {full}: time.sleep_ms(5)\ntime.sleep_ms(100)"
+    python.machine.command_at_prompt(f"p = spawn({late!r})")
     assert python("fill(p) > 50, error_of(send, p, bytes(9000))") == (True, ESRCH)
 
 

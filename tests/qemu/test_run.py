@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -212,8 +213,11 @@ def test_killed_with_its_owner(image: Path, tmp_path: Path, machine: Callable[..
     words = ["--near", image, "--pidfile", pidfile]
     with running(*words, **PIPES) as child:
         fdpexpect.fdspawn(child.stdout, timeout=TIMEOUT_S).expect_exact(b">>> ")
+        qemu = os.pidfd_open(int(pidfile.read_text()))
         child.kill()
         child.wait()
+    assert select.select([qemu], [], [], TIMEOUT_S)[0], "QEMU has outlived its owner"
+    os.close(qemu)
     now = machine()  # the image is free again
     now.expect_exact(b">>> ")
 

@@ -19,7 +19,7 @@ from revenant.qemu import MEMORY_MIB_DEFAULT
 from revenant.ui import app
 from revenant.ui.app import Pane, Ui
 from revenant.ui.layout import FRAME_SIZE
-from revenant.ui.live import CLEAN, KERNEL, NODE, TABLE, Live, Memory
+from revenant.ui.live import CLEAN, KERNEL, NODE, TABLE, Live, Memory, Snapshot
 from textual.pilot import Pilot
 
 TIMEOUT_S = 60
@@ -75,23 +75,26 @@ def test_panes_of_a_machine_that_streams(far_store: FarStore, machine: MachineUn
         assert {KERNEL, TABLE, NODE, CLEAN} <= set(states)
         ui.send(b"big = bytearray(3 << 20)\r")
         await screen.until(lambda: grown(ui) and "dirty" in screen.text("memory"), "memory")
-        newest = max(ui.live.snapshots.values(), key=lambda snapshot: snapshot.generation)
-        assert newest.generation >= ui.moment.stats.generation and newest.pause_us is not None
+        await screen.until(lambda: newest_snapshot(ui).pause_us is not None, "the newest snapshot's pause")
+        assert newest_snapshot(ui).generation >= ui.moment.stats.generation
         await screen.until(lambda: "all of it is here" in screen.text("stores"), "the fill")
         fetched = ui.moment.stats.far[0].fetched
         assert fetched > 0 and ui.moment.stats.far[0].verified > 0
         ui.send(b"\rrevenant.stats()['far']\r")
         await screen.until(lambda: f"{{1: ({fetched}, " in ui.terminal.text(), "the machine's own figures")
         ui.send(FAULT)
-        await screen.until(lambda: "_start+0x" in screen.text("said"), "the stack of a stopped program")
-        shown = screen.text("said")
-        assert "(bad) stopped: it touched memory" in shown and "py/binary.c:" in shown and "rsp" not in shown
+        report = ("(bad) stopped: it touched memory", "py/binary.c:", "_start+0x")  # its beginning, once there is room
+        await screen.until(lambda: all(text in screen.text("said") for text in report), "a stopped program's stack")
+        assert "rsp" not in screen.text("said")
         await screen.pilot.press("ctrl+a", "k")
         await screen.until(lambda: "(bad) stopped" not in screen.text("said"), "the pane is small again")
         await screen.pilot.press("ctrl+a", "z")
-        assert ui.terminal.size.width == SIZE[0] - FRAME_WIDTH
+        await screen.until(lambda: ui.terminal.size.width == SIZE[0] - FRAME_WIDTH, "the console alone")
         ui.send(b"revenant.power_off()\r")
         await screen.until(lambda: not ui.is_running, "the end")
+
+    def newest_snapshot(ui: Ui) -> Snapshot:
+        return max(ui.live.snapshots.values(), key=lambda snapshot: snapshot.generation)
 
     def grown(ui: Ui) -> bool:
         assert ui.moment is not None

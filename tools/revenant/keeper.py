@@ -90,8 +90,11 @@ class Keeper:
 
     def _meet(self, machine: Machine) -> bool:
         """Wait until the machine says where it goes on; False if it ended before."""
-        while (match := GOES_ON.search(machine.voice)) is None:
-            if machine.process.poll() is not None:
+        while True:
+            has_ended = machine.process.poll() is not None  # looked at first: what it said at its end counts
+            if match := GOES_ON.search(machine.voice):
+                break
+            if has_ended:
                 return False
             select.select([], [], [], 0.01)
         out, taken = int(match[1]), int(match[2])

@@ -365,8 +365,11 @@ class Machine:
     def expect_voice(self, text: str, timeout_s: float | None = None) -> None:
         """Wait until the kernel's voice (or QEMU's) contains text."""
         end = time.monotonic() + (timeout_s or self.timeout_s)
-        while text not in self.voice:
-            if time.monotonic() > end or self.process.poll() is not None:
+        while True:
+            is_last_look = time.monotonic() > end or self.process.poll() is not None  # what it said at its end counts
+            if text in self.voice:
+                return
+            if is_last_look:
                 raise TimeoutError(f"the kernel did not say {text!r}")
             select.select([], [], [], 0.02)
 

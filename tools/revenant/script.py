@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,14 +63,15 @@ def wait_for_prompt(machine: Machine, timeout_s: float = START_TIMEOUT_S) -> Non
     the machine used that mark: what an earlier one had sent may still be in the keyboard's ring, to be answered now.
     """
     life = secrets.token_hex(4)
-    for turn in range(int(timeout_s)):
-        mark = f"{life}-{turn}"
+    end_s, patience_s = time.monotonic() + timeout_s, 1.0
+    while time.monotonic() < end_s:
+        mark = f"{life}-{patience_s:.0f}"
         machine.send(f'\x03\x02print("ready" "{mark}")\r'.encode())
         try:
-            machine.expect_exact(f"ready{mark}\r\n".encode() + PROMPT, 1)
+            machine.expect_exact(f"ready{mark}\r\n".encode() + PROMPT, patience_s)
             return
         except pexpect.TIMEOUT:
-            continue
+            patience_s *= 2  # its disk may be so slow that each answer would come in the next one's time
         except (pexpect.EOF, OSError):
             machine.process.wait(machine.timeout_s)  # it ends, or it would not have hung up
             break
@@ -91,8 +93,9 @@ def paste(machine: Machine, source: str) -> None:
 
 def output_of(machine: Machine, source: str, timeout_s: float, what: str) -> bytes:
     """Run source in the raw REPL; what it printed. MachineError: `what` failed, or printed nothing for `timeout_s`."""
-    transport = ConsoleTransport(machine, timeout_s)
-    transport.enter_raw_repl(soft_reset=False, timeout_overall=timeout_s)
+    transport = ConsoleTransport(machine, START_TIMEOUT_S)
+    transport.enter_raw_repl(soft_reset=False, timeout_overall=START_TIMEOUT_S)
+    transport.serial.timeout_s = timeout_s
     out, error = cast(tuple[bytes, bytes], transport.exec_raw(source, timeout=timeout_s))
     transport.exit_raw_repl()
     machine.expect_exact(PROMPT)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from revenant.errors import StoreError
 from revenant.format import (
@@ -55,6 +55,7 @@ from revenant.format import (
 )
 
 NODE_CACHE_COUNT = 4096
+Found = TypeVar("Found")
 
 
 class AbsentError(StoreError):
@@ -134,8 +135,7 @@ class Store:
         self._fd = self._open()
         try:
             self.header = self._read_header()
-            self.roots = self._read_ring()
-            self._choose_newest()
+            self._open_newest()
         except BaseException:
             self.close()
             raise
@@ -223,6 +223,21 @@ class Store:
             reason = f"its newest root record has format version {unknown.version}, this tool knows"
             raise self.fault(f"{reason} {FORMAT_VERSION_MAX}", "use the tool that belongs to its kernel")
         return roots
+
+    def _open_newest(self) -> None:
+        """Again while a machine that writes the file is quicker than we."""
+        while True:
+            self.roots = self._read_ring()
+            try:
+                self._choose_newest()
+                return
+            except StoreError:
+                if not self.is_overtaken():
+                    raise
+
+    def is_overtaken(self) -> bool:
+        """Whether the file has a newer root than when it was opened: what is read of ours may be another's by now."""
+        return self._read_ring()[:1] != self.roots[:1]
 
     def _choose_newest(self) -> None:
         """The newest root whose trees' top nodes verify, as far as they are at hand."""
@@ -478,6 +493,20 @@ class Store:
     def record_page(self, page: int) -> bytes:
         """A page of space 0 of the newest generation."""
         return self.page(self.tree, SPACE_RECORDS, page)
+
+
+def of_newest(path: Path, look: Callable[[Store], Found], fars: Sequence[Store] = ()) -> Found:
+    """What `look` finds in the newest generation, also while a machine writes the file.
+
+    Blocks of a generation that is not kept any more are used again: who was too slow looks at the newest then.
+    """
+    while True:
+        with Store(path, fars) as store:
+            try:
+                return look(store)
+            except StoreError:
+                if not store.is_overtaken():
+                    raise
 
 
 def open_fars(paths: Sequence[Path]) -> list[Store]:

@@ -29,7 +29,7 @@ from revenant.errors import RevenantError, StoreError
 from revenant.format import BLOCK_SIZE, SPACE_RECORDS, ZERO_PAGE
 from revenant.genesis import BuildFiles, build_folder, load_program
 from revenant.record import ThreadRegisters
-from revenant.store import Store
+from revenant.store import Store, of_newest
 from revenant.unwind import Unwinder
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -209,12 +209,12 @@ class Names:
     def _unwinder(self) -> Unwinder:
         return Unwinder(self._userland.path)
 
-    def _store(self) -> Store:
-        """The first image that is a store: near, or the one that near is to adopt."""
+    def _image(self) -> Path:
+        """The first that is a store: near, or the one that near is to adopt."""
         for path in self.images[:-1]:
-            with suppress(StoreError):
-                return Store(path)
-        return Store(self.images[-1])
+            with suppress(StoreError), Store(path):
+                return path
+        return self.images[-1]
 
     def _same_kernel(self, store: Store) -> bool:
         return code_of(store.kernel()) == self._kernel.code
@@ -235,11 +235,10 @@ class Names:
         """Of the build's file that the image runs at a page of addresses."""
         in_kernel = page >= KERNEL_START // BLOCK_SIZE
         try:
-            symbols = self._kernel if in_kernel else self._userland
-            with self._store() as store:
-                if self._same_kernel(store) if in_kernel else self._same_program(store, page):
-                    return symbols
-                self.reasons[f"no names: {store.path} runs other code than {symbols.path}"] = None
+            symbols, image = self._kernel if in_kernel else self._userland, self._image()
+            if of_newest(image, self._same_kernel if in_kernel else lambda store: self._same_program(store, page)):
+                return symbols
+            self.reasons[f"no names: {image} runs other code than {symbols.path}"] = None
         except (RevenantError, OSError, ELFError) as error:
             self.reasons[f"no names: {error}"] = None
         return None

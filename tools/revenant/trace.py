@@ -18,7 +18,6 @@ import typer
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
-from revenant.errors import StoreError
 from revenant.events import KIND_NAMES, Kind, sentence, template_text
 from revenant.format import SPACE_RECORDS
 from revenant.images import Far, Image, Json, when
@@ -31,7 +30,7 @@ from revenant.record import (
     TracePage,
 )
 from revenant.state import NEWEST, named, read_state
-from revenant.store import Store, open_fars
+from revenant.store import Store, of_newest, open_fars
 
 FOLLOW_PAUSE_S = 0.2
 TEXT_SIZE_MAX = 512
@@ -174,14 +173,10 @@ def trace(
 
 
 def show_new(image: Image, newest: Event | None) -> None:
-    """Prints events as generations become durable, until interrupted; what changed while it was read is read again."""
+    """Prints events as generations become durable, until interrupted."""
     while True:
         time.sleep(FOLLOW_PAUSE_S)
-        try:
-            with Store(image) as store:
-                events = list(events_of(store, store.root.generation))
-        except StoreError:
-            continue
+        events = of_newest(image, lambda store: list(events_of(store, store.root.generation)))
         before = (newest.life, newest.mono_ns) if newest else (0, 0)
         fresh = [event for event in events if (event.life, event.mono_ns) > before]
         for event in fresh:
