@@ -32,14 +32,19 @@ FRAMES = (
 )
 
 
-def nmi_while_idle(machine: Machine) -> None:
-    """Stops the machine at moments until its CPU is halted, and lets it go on with an NMI."""
+def stop_while_idle(machine: Machine) -> None:
+    """At moments, until its CPU is halted."""
     end_s = time.monotonic() + 60
     machine.qmp("stop")
     while "HLT=1" not in machine.qmp("human-monitor-command", **{"command-line": "info registers"}):
         assert time.monotonic() < end_s, "the CPU is never idle"
         machine.qmp("cont")
         machine.qmp("stop")
+
+
+def nmi_while_idle(machine: Machine) -> None:
+    """Stops the machine, and lets it go on with an NMI."""
+    stop_while_idle(machine)
     with contextlib.suppress(Exception):  # QEMU ends before it answers
         machine.qmp("inject-nmi")
         machine.qmp("cont")
@@ -80,8 +85,11 @@ def test_script_is_cut_short(machine: Callable[..., Machine]) -> None:
 
 
 def set_stack_pointer(machine: Machine, stub: Path, address: int) -> None:
-    """By QEMU's stub for GDB: its remote protocol's packet "P" (allowed after the first); RSP is register 7."""
-    machine.qmp("stop")
+    """By QEMU's stub for GDB: its remote protocol's packet "P" (allowed after the first); RSP is register 7.
+
+    The machine is idle then: a program's stack pointer would be its own.
+    """
+    stop_while_idle(machine)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(20)
         connection.connect(str(stub))
