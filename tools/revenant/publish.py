@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +23,12 @@ from revenant.format import FORMAT_VERSION, FORMAT_VERSION_MAX, Generation, Page
 from revenant.kernel_note import kernel_versions
 from revenant.machine import Machine
 from revenant.qemu import MachineConfig
-from revenant.resume_list import touched
+from revenant.resume_list import START_S, touched
 from revenant.store import Store
 from revenant.writer import BootObjects, Contents, StoreWriter
 
-RECORD_S = 5
+RECORD_QUIET_S = 3
+RECORD_TIMEOUT_S = 60
 COMPRESSION_LEVEL = 12
 RECORD_INPUT = b"6*7\r"
 RECORD_ANSWER = b"42\r\n>>> "
@@ -111,18 +113,25 @@ def load_signer(key: Path) -> Callable[[bytes], bytes]:
 
 
 def record_start(store: Store, folder: Path, generation: int | None) -> list[PageKey]:
-    """What a start touches until a line typed to it is answered, in this order; a busy machine gets RECORD_S.
+    """What a start touches until a line typed to it is answered, in this order.
 
-    It runs on a copy that is thrown away, so it may be typed to, and nothing of it is kept.
+    A busy machine, which does not answer, has had its start when it touches nothing more for a while; of one that never
+    ceases to, START_S count. The copy that is started is thrown away, so it may be typed to, and nothing of it is kept.
     """
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         image = Path(scratch) / "record.img"
         copy_generation(store, image, Copy(generation))
-        with Machine(MachineConfig(image, interval_ms=0, relaxed=True, record=True), RECORD_S) as machine:
+        with Machine(MachineConfig(image, interval_ms=0, relaxed=True, record=True), RECORD_QUIET_S) as machine:
             machine.send(RECORD_INPUT)
-            with contextlib.suppress(pexpect.TIMEOUT):
-                machine.expect_exact(RECORD_ANSWER)
-            return touched(machine.voice)
+            end_s, seen = time.monotonic() + RECORD_TIMEOUT_S, 0
+            while True:
+                with contextlib.suppress(pexpect.TIMEOUT):
+                    machine.expect_exact(RECORD_ANSWER)
+                    return touched(machine.voice)
+                count = len(touched(machine.voice))
+                if 0 < count == seen or time.monotonic() > end_s:
+                    return touched(machine.voice, START_S)
+                seen = count
 
 
 def copy_generation(store: Store, out: Path, copy: Copy) -> Root:
