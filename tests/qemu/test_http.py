@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -48,6 +49,10 @@ class WebServer:
         """What is put there is served."""
         return self.folder / "files"
 
+    def forget(self) -> None:
+        """What was read so far does not count."""
+        os.truncate(self.folder / "access.log", 0)
+
     def sent(self) -> list[tuple[int, int]]:
         """(first byte asked for, bytes sent) of every ranged read so far."""
         lines = (self.folder / "access.log").read_text()
@@ -87,6 +92,10 @@ def test_far_over_http(machine: Start, image: Path, web: WebServer, tmp_path: Pa
     trust = ("--trust", root.hash.hex())
     ran = run_revenant("run", "--near", blank, "--size", "64M", "--far", url, *trust, "--no-fill", "--", script)
     assert ran.returncode == 0 and ran.stdout.endswith("warm is here: 1048576\n")
+    looked = run_revenant("inspect", blank, "--python", "--far", url, "--json")
+    variables = {row["name"]: row["type"] for row in json.loads(looked.stdout)}
+    assert variables["warm"] == "bytes", "its head, or the object itself, is behind the web server"
+    web.forget()
     with nbd.bridged([url]) as bridges:
         now = machine(blank, fars=[url], bridges=bridges)
         wait_for_prompt(now)

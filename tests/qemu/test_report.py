@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from revenant.machine import Machine
 from revenant.publish import publish_image
+from revenant.pytest_plugin import FarStore
 from revenant.script import wait_for_prompt
 from revenant.store import Store
 
@@ -26,9 +27,10 @@ def page(
     machine: Callable[..., Machine],
     image: Path,
     tmp_path: Path,
+    serve: Callable[..., FarStore],
     run_revenant: Callable[..., subprocess.CompletedProcess[str]],
 ) -> Path:
-    """Of a machine that streamed what it needed, was cut and went on."""
+    """Of a machine that streamed what it needed, was cut and went on; what is not near is read over NBD."""
     far, near, out = (tmp_path / name for name in ("far.img", "streamed.img", "report.html"))
     with Store(image) as store:
         root = publish_image(store, far, None)
@@ -40,7 +42,8 @@ def page(
         running.command_at_prompt(f"import revenant; large = {NAME!r} * 5000")
         running.command_at_prompt("revenant.commit()")
         running.kill()
-    result = run_revenant("report", near, out, "--far", far)
+    assert "give it with --far" in run_revenant("report", near, out).stderr
+    result = run_revenant("report", near, out, "--far", serve(far).uri)
     assert result.returncode == 0, result.stderr
     return out
 

@@ -126,7 +126,7 @@ def edit(store: Store, fd: int, orders: Iterable[bytes]) -> tuple[int, int]:
     raise edit_error(store.path, words, said.decode(errors="replace"))
 
 
-def edit_error(image: Path, words: list[bytes], said: str) -> StoreError:
+def edit_error(image: Path | str, words: list[bytes], said: str) -> StoreError:
     """Why an edit failed, for people."""
     code = int(words[1]) if len(words) == 2 else 0
     reason, remedy = EDITOR_ERRORS.get(code, ("", ""))

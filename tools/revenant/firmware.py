@@ -9,14 +9,12 @@ Used by: machine.py, before QEMU starts without a kernel.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from revenant.errors import MachineError, StoreError
+from revenant.errors import StoreError
+from revenant.far_store import read_remote
 from revenant.format import (
     BLOCK_SIZE,
     HEADER_BLOCK,
@@ -32,12 +30,10 @@ from revenant.format import (
     block_hash,
     node_pointers,
 )
-from revenant.qemu import MachineConfig, boots_by_itself, far_blockdev, is_file
+from revenant.qemu import MachineConfig, boots_by_itself, is_file
 from revenant.store import Store, header_fault
 from revenant.trust import is_trusted
 
-QEMU_IMG = "qemu-img"
-TIMEOUT_S = 30
 BEHIND_RING_BLOCK = RING_FIRST_BLOCK + RING_COUNT
 BEHIND_RING_COUNT = 72
 """There a published store has loader and kernel: they are read with the root, which alone says where they are."""
@@ -120,22 +116,3 @@ def remote_kernel(uri: str, trust: str) -> FoundKernel | None:
     kernel = b"".join(pages.get(slot, ZERO_PAGE) for slot in range(count))[: root.kernel_size]
     packed = (root.tree.block, root.packed_count) if root.packed_count else None
     return FoundKernel(kernel, f"trusted root of {uri}", packed)
-
-
-def read_remote(uri: str, block: int, count: int = 1) -> bytes:
-    """Blocks of a far store, by qemu-img, which speaks whatever QEMU speaks."""
-    disk = far_blockdev(uri, "far")
-    del disk["node-name"], disk["read-only"]
-    window = {"driver": "raw", "offset": block * BLOCK_SIZE, "size": count * BLOCK_SIZE, "file": disk}
-    with tempfile.NamedTemporaryFile(prefix="revenant-") as file:
-        command = [QEMU_IMG, "convert", "-O", "raw", "json:" + json.dumps(window), file.name]
-        try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-        except FileNotFoundError:
-            raise MachineError(QEMU_IMG, "not installed", "apt-get install qemu-utils") from None
-        except subprocess.TimeoutExpired:
-            raise StoreError(uri, f"no answer within {TIMEOUT_S} s") from None
-        if result.returncode != 0:
-            said = result.stderr.strip().splitlines() or ["no message"]
-            raise StoreError(uri, f"block {block} cannot be read: {said[-1].rpartition(': ')[2]}")
-        return Path(file.name).read_bytes()

@@ -26,7 +26,7 @@ from revenant.trust import key_name
 
 Image = Annotated[Path, typer.Argument(help="The image file.")]
 Json = Annotated[bool, typer.Option("--json", help="Facts as JSON.")]
-Far = Annotated[list[Path] | None, typer.Option("--far", help="A far image that it refers to (repeatable).")]
+Far = Annotated[list[str] | None, typer.Option("--far", help="A far store of it: as `run --far` has it (repeatable).")]
 
 OWN_FARS = "far"
 START_BLOCK_COUNT = 6  # boot record, headers, root, the kernel's node, and the ring's second slot

@@ -27,7 +27,7 @@ class KernelVersions:
     record_version: int
 
 
-def kernel_versions(path: Path, kernel: bytes) -> KernelVersions:
+def kernel_versions(path: Path | str, kernel: bytes) -> KernelVersions:
     """From the note of a kernel file; BuildError if it is no kernel of ours."""
     try:
         segments: Any = ELFFile(io.BytesIO(kernel)).iter_segments("PT_NOTE")

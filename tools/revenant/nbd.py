@@ -26,6 +26,8 @@ from revenant.qemu import is_web, nbd_server
 
 NBDKIT = "nbdkit"
 INSTALL = "apt-get install nbdkit"
+NOT_THERE = ("no server answers there", "start it; one for NBD: `revenant serve`")
+"""Reason and remedy."""
 POLL_INTERVAL_S = 0.005
 CONNECT_TIMEOUT_S = 2.0
 BURSTINESS_S = 0.06

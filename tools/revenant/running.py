@@ -165,9 +165,9 @@ def usable_fars(fars: list[str], adopting: bool) -> list[str]:
     """QEMU refuses to start with a dead server; a near store that has what it needs starts without it."""
     dead = [uri for uri in fars if not reachable(uri)]
     if adopting and dead == fars:
-        raise MachineError(dead[0], "no server answers there", "start it; one for NBD: `revenant serve`")
+        raise MachineError(dead[0], *nbd.NOT_THERE)
     for uri in dead:
-        say(f"revenant: {uri}: no server answers there; going on without it")
+        say(f"revenant: {uri}: {nbd.NOT_THERE[0]}; going on without it")
     return [uri for uri in fars if uri not in dead]
 
 

@@ -127,7 +127,7 @@ class Store:
     header: Header
     root: Root
 
-    def __init__(self, path: Path, fars: Sequence[Store] = ()) -> None:
+    def __init__(self, path: Path | str, fars: Sequence[Store] = ()) -> None:
         self.path = path
         self.fars: dict[bytes, Store] = {far.header.store_id: far for far in fars}
         self.read = lru_cache(NODE_CACHE_COUNT)(self._read)
@@ -509,9 +509,12 @@ def of_newest(path: Path, look: Callable[[Store], Found], fars: Sequence[Store] 
                     raise
 
 
-def open_fars(paths: Sequence[Path]) -> list[Store]:
-    """Far images as stores; they in turn know each other."""
-    fars = [Store(path) for path in paths]
+def open_fars(places: Sequence[Path | str]) -> list[Store]:
+    """Far images, files or URIs, as stores; they in turn know each other."""
+    from revenant.far_store import RemoteStore  # here: it is a Store, too
+    from revenant.qemu import is_file
+
+    fars = [Store(Path(place)) if is_file(str(place)) else RemoteStore(str(place)) for place in places]
     for far in fars:
         far.fars = {other.header.store_id: other for other in fars if other is not far}
     return fars
