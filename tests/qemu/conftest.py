@@ -92,7 +92,9 @@ def keep(tmp_path: Path, start_revenant: Callable[..., subprocess.Popen[str]]) -
         with path.open("w") as stderr:
             process = start_revenant(*keeping, stdout=subprocess.PIPE, stderr=stderr, text=True)
         assert process.stdout is not None
-        terminal = os.open(process.stdout.readline().strip(), os.O_RDWR | os.O_NOCTTY)
+        name = process.stdout.readline().strip()
+        assert name, path.read_text()
+        terminal = os.open(name, os.O_RDWR | os.O_NOCTTY)
         return Kept(process, pexpect.fdpexpect.fdspawn(terminal, timeout=60), path)
 
     return start

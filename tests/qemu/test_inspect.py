@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -16,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from revenant.errors import StoreError
-from revenant.inspection import Inspection
+from revenant.inspection import Inspection, parse_place
 from revenant.machine import Machine
 from revenant.python_heap import Heap, layouts_of
 from revenant.qemu import MachineConfig
 from revenant.record import ProcessState, ThreadRegisters
-from revenant.script import wait_for_prompt
+from revenant.script import paste, wait_for_prompt
 from revenant.state import NEWEST, named
 from revenant.store import Store
+from revenant.symbols import Symbols
 from revenant.unwind import FRAME_COUNT_MAX, NAMES, Unwinder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -33,6 +36,24 @@ VARIABLES = {
     "t": "(1, 'x', None, True)", "l": "[1, [2, [3, [4]]]]", "d": "{'a': 1, 2: 'b'}", "st": "{7}", "huge": "'x' * 9000",
     "C": "type('C', (), {})", "c": "C()",
 }  # fmt: skip
+FUNCTIONS = """\
+import micropython
+def counter(start):
+    def more(step):
+        nonlocal start
+        start += step
+        return start
+    return more
+def ticks():
+    yield 1
+class D:
+    def step(self): pass
+@micropython.native
+def quick(x): return x
+@micropython.native
+def quick_ticks(): yield 1
+more, step, say = counter(40), D().step, print
+"""
 BUSY = "import revenant\rdef spin():\r while True: pass\r\r\rrevenant.tag('idle') > 0\r"
 
 
@@ -47,10 +68,11 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wait_for_prompt(machine)
         for name, value in VARIABLES.items():
             machine.command_at_prompt(f"{name} = {value}")
+        paste(machine, FUNCTIONS)
         machine.command_at_prompt("c.attr = l; loop = [1]; loop.append(loop)")
         machine.send(BUSY.encode())
         machine.expect_exact(b"True\r\n>>> ")
-        machine.send(b"n += 1; l[1][1][1][0] = 5; del f; fresh = 1; print('begin'); spin()\r")
+        machine.send(b"n += 1; l[1][1][1][0] = 5; del f; fresh = 1; more(2); print('begin'); spin()\r")
         machine.expect_exact(b"begin\r\n")
         with Store(path) as store:
             begun = store.root.generation
@@ -126,9 +148,27 @@ def test_memory_and_instructions(busy: Path, run_revenant: Run, build: Path) -> 
     assert first["place"].startswith("_start+0x0") and first["instruction"] and first["address"] == "400000"
     text = run_revenant("inspect", busy, "--disassemble", "0x400020", "--count", 3).stdout
     assert "[rip + " in text and "nlr.c:" in text
+    (named, *_) = facts(run_revenant, busy, "--disassemble", "mp_execute_bytecode", "--count", 1)
+    assert named["place"].startswith("mp_execute_bytecode+0x0 ")
     assert run_revenant("inspect", busy, "--page", "here").returncode == 2
     refused = run_revenant("inspect", busy, "--page", 0, "--space", 99)
     assert refused.returncode == 1 and "has no space 99" in refused.stderr
+
+
+def test_functions_by_name(busy: Path, build: Path) -> None:
+    names = Counter(name for _, name in Symbols(build / "userland/micropython.elf").functions if name.isidentifier())
+    several = next(name for name, count in names.items() if count > 1)
+    refused = {several: r"is the name of \d+ functions \(give one of 0x\w+, 0x", "mp_exec_bytecod": r"it has .*mp_exec"}
+    with Store(busy) as store:
+        inspection = Inspection(store, named(store, NEWEST))
+        for name, reason in refused.items():
+            with pytest.raises(StoreError, match=rf"{name}.*{reason}"):
+                inspection.function(16, name)
+        with pytest.raises(StoreError, match="no names of space 0 are known"):
+            inspection.function(0, "main")
+    assert parse_place("main", "--disassemble") == "main" and parse_place("0x10", "--disassemble") == 16
+    with pytest.raises(typer.BadParameter):
+        parse_place("12 no", "--disassemble")
 
 
 def test_python_variables(busy: Path, run_revenant: Run) -> None:
@@ -142,6 +182,10 @@ def test_python_variables(busy: Path, run_revenant: Run) -> None:
     assert sorted(shown["d"].strip("{}").split(", ")) == ["'a': 1", "2: 'b'"]
     assert shown["C"] == "<class 'C'>" and shown["loop"].startswith("[1, [1, [1, ")
     assert 9000 < found["huge"]["bytes"] < 9100 and found["spin"]["type"] == "function"
+    for name in ("spin", "counter", "ticks", "quick", "quick_ticks"):
+        assert shown[name] == f"<function {name}>"
+    assert (shown["more"], shown["step"]) == ("<closure more>", "<bound_method D.step>")
+    assert found["ticks"]["type"] == "generator" and shown["say"] == "<function>"  # of a part of the port
     assert found["n"]["bytes"] == 0 and all(row["whole"] for row in found.values())
     assert found["c"]["bytes"] > found["l"]["bytes"] > 100
 
@@ -149,7 +193,8 @@ def test_python_variables(busy: Path, run_revenant: Run) -> None:
 def test_which_variables_changed(busy: Path, run_revenant: Run) -> None:
     result = run_revenant("diff", busy, "idle", "newest", "--python", "--json")
     kinds = {row["name"]: row["kind"] for row in json.loads(result.stdout)}
-    assert kinds == {"n": "changed", "l": "changed", "c": "changed", "f": "removed", "fresh": "added"}
+    changed = dict.fromkeys(("n", "l", "c", "more"), "changed")  # more: what it has closed over
+    assert kinds == {**changed, "f": "removed", "fresh": "added"}
 
 
 def test_an_ended_program(busy: Path) -> None:

@@ -8,8 +8,10 @@ Used by: cli.py.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +46,7 @@ REGISTERS = ("rip", "rsp", "rbp", *(name for name in NAMES if name not in ("rip"
 """In the order in which they are looked at."""
 INSTRUCTION_SIZE_MAX = 15
 INSTRUCTION_COUNT_DEFAULT = 16
+FUNCTION_NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 
 def name_of(kind: type[Any], number: int) -> str:
@@ -284,6 +287,19 @@ class Inspection:
             raise self.store.fault(f"generation {self.record.generation} has no space {asked}")
         return asked
 
+    def function(self, space: int, name: str) -> int:
+        """Where a function of a program begins; StoreError if none has the name, or several have."""
+        build = self.build_of(Program(self.store, self.tree, space)) if self.owner(space) else None
+        if build is None:
+            raise self.store.fault(f"{name}: no names of space {space} are known", "give an address")
+        starts = [f"{address:#x}" for address, found in build[0].functions if found == name]
+        if len(starts) > 1:
+            raise self.store.fault(f"{name} is the name of {len(starts)} functions", f"give one of {', '.join(starts)}")
+        if not starts:
+            near = get_close_matches(name, {found for _, found in build[0].functions})
+            raise self.store.fault(f"space {space} has no function {name}", f"it has {', '.join(near)}" if near else "")
+        return int(starts[0], 0)
+
     def disassembly(self, space: int, address: int, count: int) -> Iterator[dict[str, str]]:
         """Instructions from an address on, with the place of each in the source."""
         program = Program(self.store, self.tree, space)
@@ -340,32 +356,38 @@ def parse_address(text: str | None, option: str) -> int | None:
     return address
 
 
+def parse_place(text: str | None, option: str) -> int | str | None:
+    """An address, or the name of a function; typer.BadParameter if it is neither."""
+    return text if text and FUNCTION_NAME.fullmatch(text) else parse_address(text, option)
+
+
 def inspect(
     image: Image,
     at: Annotated[str, typer.Option(help="A retained generation or a tag.")] = NEWEST,
     space: Annotated[int | None, typer.Option(help="Of --page and --disassemble; else the first program's.")] = None,
     page: Annotated[str | None, typer.Option(help="Dump the page of this address.")] = None,
-    disassemble: Annotated[str | None, typer.Option(help="Instructions from this address on.")] = None,
+    disassemble: Annotated[str | None, typer.Option(help="Instructions from this address or function on.")] = None,
     count: Annotated[int, typer.Option(help="How many instructions.", min=1, max=4096)] = INSTRUCTION_COUNT_DEFAULT,
     python: Annotated[bool, typer.Option("--python", help="The Python variables of each process.")] = False,
     far: Far = None,
     as_json: Json = False,
 ) -> None:
     """Look into a machine that is off: spaces, processes, threads and stacks, pages, instructions, variables."""
-    page_address, code_address = parse_address(page, "--page"), parse_address(disassemble, "--disassemble")
+    page_address, code = parse_address(page, "--page"), parse_place(disassemble, "--disassemble")
     with Store(image, open_fars(far or [])) as store:
         inspection = Inspection(store, named(store, at))
         if python:
             show_variables(inspection, as_json)
             return
-        if page_address is None and code_address is None:
+        if page_address is None and code is None:
             show_all(inspection, as_json)
             return
         space = inspection.space_to_show(space)
         if page_address is not None:
             show_page(inspection, space, page_address, as_json)
-        if code_address is not None:
-            show_code(list(inspection.disassembly(space, code_address, count)), as_json)
+        if code is not None:
+            address = inspection.function(space, code) if isinstance(code, str) else code
+            show_code(list(inspection.disassembly(space, address, count)), as_json)
 
 
 def show_page(inspection: Inspection, space: int, address: int, as_json: bool) -> None:

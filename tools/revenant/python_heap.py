@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ QSTR_POOL_COUNT_MAX = 256
 # One function of each source file whose compilation unit has the structures that are needed here.
 ANCHORS = (
     "gc_init", "mp_obj_exception_get_traceback", "mp_obj_set_store", "mp_obj_new_float", "mp_obj_int_get_checked",
-    "mp_obj_new_bytearray",
+    "mp_obj_new_bytearray", "mp_obj_fun_get_name", "mp_obj_new_closure", "mp_obj_new_bound_meth", "mp_obj_new_cell",
 )  # fmt: skip
 GC_BLOCK_SIZE = 32
 GC_HEAD, GC_TAIL, GC_MARKED = 1, 2, 3
+PRELUDE_SIZE_MAX, QSTR_SIZE = 64, 2
+VARIABLE_NUMBER = re.compile(rb"[\x80-\xff]*[\0-\x7f]")
+"""Its last byte has no top bit."""
 IMMEDIATES = {0: "None", 1: "False", 3: "True"}
 
 Read = Callable[[int, int], bytes]
@@ -246,12 +250,16 @@ class Heap:
             return value
         if not 0 < kind < 1 << 47:
             return Value("?", "?")
-        name = shortened(printable(self.qstr(self.get(kind, "mp_obj_type_t.name")))) or "?"
+        name = self.type_name(kind)
         if kind >= self.layouts.end:  # a class of the program
             owned = [self.get(self.at(obj, "mp_obj_instance_t.members"), "mp_map_t.table")]
             return Value(name, None, self.map_items(self.at(obj, "mp_obj_instance_t.members")), owned)
         size = self.block_size(obj)
         return Value(name, None, raw=self.read(obj, size) if size else b"%d" % obj)
+
+    def type_name(self, kind: int) -> str:
+        """Of a type at an address."""
+        return shortened(printable(self.qstr(self.get(kind, "mp_obj_type_t.name")))) or "?"
 
     def map_items(self, address: int) -> list[int]:
         """Keys and values in turn."""
@@ -312,6 +320,54 @@ class Heap:
     def _float(self, obj: int) -> Value:
         data = self.read(self.at(obj, "mp_obj_float_t.value"), 8)
         return Value("float", repr(struct.unpack("<d", data)[0]) if data else "?")
+
+    # --- what is called ---
+
+    def name_of(self, obj: int) -> str:
+        """Of a function, or of that in a closure; `?` for others."""
+        symbol = self.layouts.symbol.get(self.get(obj, "mp_obj_base_t.type"))
+        if symbol == "mp_type_closure":
+            obj = self.get(obj, "mp_obj_closure_t.fun")
+            symbol = self.layouts.symbol.get(self.get(obj, "mp_obj_base_t.type"))
+        if symbol in ("mp_type_fun_bc", "mp_type_gen_wrap"):
+            return self._name_in(obj, self.get(obj, "mp_obj_fun_bc_t.bytecode"))
+        if symbol in ("mp_type_fun_native", "mp_type_native_gen_wrap"):  # mp_obj_fun_native_get_prelude_ptr
+            children = self.get(obj, "mp_obj_fun_bc_t.child_table")
+            index = self.number(self.get(obj, "mp_obj_fun_bc_t.bytecode"))
+            return self._name_in(obj, self.number(children + 8 * index) if index else children)
+        return "?"
+
+    def _name_in(self, obj: int, prelude: int) -> str:
+        """The third number of a prelude is the name's place among its module's (py/bc.h, MP_BC_PRELUDE_*_DECODE)."""
+        numbers = VARIABLE_NUMBER.findall(self.read(prelude, PRELUDE_SIZE_MAX))
+        if len(numbers) < 3:
+            return "?"
+        index = reduce(lambda number, byte: number << 7 | byte & 127, numbers[2], 0)
+        constants = self.at(self.get(obj, "mp_obj_fun_bc_t.context"), "mp_module_context_t.constants")
+        table = self.get(constants, "mp_module_constants_t.qstr_table")
+        return printable(self.qstr(self.number(table + QSTR_SIZE * index, QSTR_SIZE)))
+
+    def _fun_bc(self, obj: int) -> Value:
+        return Value("function", f"<function {self.name_of(obj)}>", raw=self.read(obj, self.block_size(obj)))
+
+    _fun_native = _fun_bc
+
+    def _gen_wrap(self, obj: int) -> Value:
+        return replace(self._fun_bc(obj), kind="generator")
+
+    _native_gen_wrap = _gen_wrap
+
+    def _closure(self, obj: int) -> Value:
+        closed = self.array(self.at(obj, "mp_obj_closure_t.closed"), self.get(obj, "mp_obj_closure_t.n_closed"))
+        return Value("closure", f"<closure {self.name_of(obj)}>", [self.get(obj, "mp_obj_closure_t.fun"), *closed])
+
+    def _cell(self, obj: int) -> Value:
+        return Value("cell", refs=[self.get(obj, "mp_obj_cell_t.obj")])
+
+    def _bound_meth(self, obj: int) -> Value:
+        method, owner = self.get(obj, "mp_obj_bound_meth_t.meth"), self.get(obj, "mp_obj_bound_meth_t.self")
+        name = f"{self.type_name(self.get(owner, 'mp_obj_base_t.type'))}.{self.name_of(method)}"
+        return Value("bound_method", f"<bound_method {name}>", [method, owner])
 
     def _type(self, obj: int) -> Value:
         return Value("type", f"<class {self.qstr(self.get(obj, 'mp_obj_type_t.name'))!r}>")
