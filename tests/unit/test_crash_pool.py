@@ -16,8 +16,8 @@ TASK_COUNT = 5
 def wait_for_ever(folder: Path, number: int) -> None:
     """As a recording does: something is left to be cleaned up."""
     begun = folder / f"begun-{number}"
-    begun.touch()
     try:
+        begun.touch()  # who sees it may interrupt at once
         while begun.exists():
             time.sleep(0.01)
     finally:
