@@ -55,7 +55,7 @@ def test_a_machine_in_gdb(image: Path, run_revenant: Run) -> None:
     assert re.search(r" 0x400000 \.\. +0x\w+  r-x\n", after)
     durable = re.search(r"durable: generation (\d+), root sequence \d+, \d+ of 16384 blocks free\n", after)
     assert space and durable and int(space[1]) - int(durable[1]) in (1, 2)  # 2: a snapshot by the interval is under way
-    assert re.search(rf"tree:   store 0, block \d+, level \d, written by generation {durable[1]}\n", after)
+    assert re.search(rf"tree:   store 0, block \d+, level \d, written by generation {durable[1]}\b", after)
     assert re.search(r"\n  page dirty +[1-9]\d*\n", after) and re.search(r"\n  record clean +[1-9]\d*\n", after)
     with Store(image) as store:
         check_store(store)

@@ -362,7 +362,7 @@ class Heap:
         return Value("closure", f"<closure {self.name_of(obj)}>", [self.get(obj, "mp_obj_closure_t.fun"), *closed])
 
     def _cell(self, obj: int) -> Value:
-        return Value("cell", refs=[self.get(obj, "mp_obj_cell_t.obj")])
+        return Value("cell", "<cell>", [self.get(obj, "mp_obj_cell_t.obj")])
 
     def _bound_meth(self, obj: int) -> Value:
         method, owner = self.get(obj, "mp_obj_bound_meth_t.meth"), self.get(obj, "mp_obj_bound_meth_t.self")
