@@ -246,6 +246,8 @@ static void finish_walk(void) {
 }
 
 static int begin_walk(void) {
+    if (fill.retry_ns > store.env->now_ns())
+        return 0; /* also in the same call in which the last one has ended */
     if (fill.deciding && (copy_busy() || store.unsaved))
         return 0; /* what came last time is made durable first */
     fill.walking = 1;
@@ -292,7 +294,7 @@ static int others_come_first(uint64_t now) {
 
 int store_fill(unsigned budget) {
     uint64_t now = store.env->now_ns();
-    if (!fill.known || store.complete || store.broken || fill.retry_ns > now || copy_is_full() ||
+    if (!fill.known || store.complete || store.broken || copy_is_full() ||
         (store_commit_running() && (!fill.walking || fill.deciding)) || /* which is about what is durable */
         others_come_first(now))
         return 0;
