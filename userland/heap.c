@@ -6,16 +6,15 @@
  * given back to the kernel. A small program so dirties few pages, and a large one does not collect again and again. It
  * never grows beyond its limit, nor by more than half of the disk's free space: a program that runs away gets a
  * MemoryError, not a full disk. Stacks of threads lie between the areas and count as they do.
- * Called by: py/gc.c, main.c, modrevenant.c, thread.c.
+ * Called by: py/gc.c, collect.c, main.c, modrevenant.c, thread.c.
  */
 #include <string.h>
 
 #include "py/gc.h"
 #include "py/mphal.h"
 #include "py/misc.h"
-#include "py/mpstate.h"
-#include "shared/runtime/gchelper.h"
 
+#include "heap.h"
 #include "layout.h"
 #include "syscall.h"
 #include "thread.h"
@@ -138,27 +137,7 @@ void port_heap_init(void) {
     released = NULL;
     sys_discard((void *)LAYOUT_HEAP_START, HEAP_FIRST_SIZE);
     gc_init((void *)LAYOUT_HEAP_START, (void *)(LAYOUT_HEAP_START + HEAP_FIRST_SIZE));
-}
-
-/* Of 32 entries of two bits in an allocation table: how many are not 0. Without a call, for it is done after each
- * collection. */
-static unsigned int entries_used_count(uint64_t entries) {
-    uint64_t used = (entries | entries >> 1) & 0x5555555555555555ull;
-    used = (used & 0x3333333333333333ull) + (used >> 2 & 0x3333333333333333ull);
-    used = (used + (used >> 4)) & 0x0f0f0f0f0f0f0f0full;
-    return used * 0x0101010101010101ull >> 56;
-}
-
-static size_t area_used_count(const mp_state_mem_area_t *area) {
-    size_t count = 0, i = 0, end = MIN(area->gc_last_used_block / 4 + 1, area->gc_alloc_table_byte_len);
-    for (uint64_t entries; i + sizeof entries <= end; i += sizeof entries) {
-        memcpy(&entries, area->gc_alloc_table_start + i, sizeof entries);
-        count += entries_used_count(entries);
-    }
-    for (; i < end; i++) {
-        count += entries_used_count(area->gc_alloc_table_start[i]);
-    }
-    return count;
+    port_collect_init();
 }
 
 static size_t heap_block_count(void) {
@@ -171,11 +150,8 @@ static size_t heap_block_count(void) {
 
 /* More than half is in use; of the first area alone an eighth: a mark costs more there than the pages of a second
  * one. */
-static bool heap_is_full(void) {
-    size_t used_count = 0, block_count = heap_block_count();
-    for (const mp_state_mem_area_t *area = &MP_STATE_MEM(area); area != NULL; area = area->next) {
-        used_count += area_used_count(area);
-    }
+static bool heap_is_full(size_t used_count) {
+    size_t block_count = heap_block_count();
     return used_count > block_count / (MP_STATE_MEM(area).next == NULL ? 8 : 2);
 }
 
@@ -193,13 +169,13 @@ static void heap_append(mp_state_mem_area_t *area) {
  * gc.c takes an area for empty, too, when its first block is all that lives there: that one stays. And one that would
  * be added anew at once stays as it is, for a new one dirties its tables, a page for each 86 of its own.
  */
-static void released_settle(void) {
+static void released_settle(size_t used_count) {
     while (released != NULL) {
         mp_state_mem_area_t *area = released;
         released = area->next;
         area->next = NULL;
-        bool in_use = area_used_count(area) > 0;
-        if (in_use || (heap_is_full() && area_end(area) - area_start(area) <= gc_get_max_new_split())) {
+        bool in_use = port_area_used_count(area) > 0;
+        if (in_use || (heap_is_full(used_count) && area_end(area) - area_start(area) <= gc_get_max_new_split())) {
             heap_append(area);
         } else {
             areas_discard(area);
@@ -207,8 +183,8 @@ static void released_settle(void) {
     }
 }
 
-static void heap_grow_if_full(void) {
-    if (!heap_is_full()) {
+static void heap_grow_if_full(size_t used_count) {
+    if (!heap_is_full(used_count)) {
         return;
     }
     size_t size = page_round_up(heap_block_count() * MICROPY_BYTES_PER_GC_BLOCK);
@@ -223,11 +199,7 @@ void *port_stack_alloc(size_t *size) {
     return *size <= gc_get_max_new_split() ? port_heap_alloc(*size) : NULL;
 }
 
-void gc_collect(void) {
-    gc_collect_start();
-    gc_helper_collect_regs_and_stack();
-    port_threads_collect();
-    gc_collect_end();
-    released_settle();
-    heap_grow_if_full();
+void port_heap_settle(size_t used_count) {
+    released_settle(used_count);
+    heap_grow_if_full(used_count);
 }

@@ -36,6 +36,7 @@ LDFLAGS += -Wl,-z,noexecstack -Wl,-Map=$(BUILD)/micropython.map
 SRC_C = \
 	main.c \
 	codec.c \
+	collect.c \
 	console.c \
 	exec.c \
 	files.c \
@@ -69,6 +70,9 @@ $(BUILD)/libc.o: CFLAGS += -fno-tree-loop-distribute-patterns -fno-builtin
 $(BUILD)/shared/readline/readline.o: CFLAGS += -Dmp_hal_stdin_rx_chr=port_readline_rx_chr
 # Of several threads, one has the line at a time.
 $(BUILD)/shared/runtime/pyexec.o: CFLAGS += -Dreadline=port_readline
+
+# gc.threshold() is the program's, not what collect.c sets meanwhile.
+$(BUILD)/py/modgc.o: CFLAGS += -Dmp_obj_get_int=port_threshold_given -Dmp_obj_new_int=port_threshold_told
 
 # Others' code, others' warnings.
 $(BUILD)/lib/%.o: CFLAGS += -w

@@ -31,7 +31,7 @@ typedef long mp_off_t;
 #define MICROPY_ENABLE_FINALISER                (1)
 #define MICROPY_GC_SPLIT_HEAP                   (1)
 #define MICROPY_GC_SPLIT_HEAP_AUTO              (1)
-#define MICROPY_ALLOC_GC_STACK_SIZE             (256)
+#define MICROPY_ALLOC_GC_STACK_SIZE             (1024)
 #define MP_PLAT_ALLOC_HEAP(size)                port_heap_alloc(size)
 #define MP_PLAT_FREE_HEAP(area)                 port_heap_free(area)
 void *port_heap_alloc(size_t size);
