@@ -70,7 +70,7 @@ def test_bad_pointers_in_every_call(machine: Start) -> None:
     bad = [0, 1, 0x1000, EXEC - 1, 0xE00000, HEAP_END - 1, HEAP_END, USER_END - 1, USER_END]
     bad += [1 << 63, 2**64 - 1, 2**64 - 4096]
     sizes = [2, 4096, 65536, 2**63, 2**64 - 1]
-    now.command_at_prompt("buffer = uctypes.addressof(bytearray(4096))")
+    now.command_at_prompt("zeros = bytearray(4096); buffer = uctypes.addressof(zeros)")
     for number in (1, 7, 8):  # console_write, random, stats
         cases = f"for a in {bad} for n in {sizes} if {number} != 7 or n == 2"
         paste(now, f"found = {{call({number}, a, n) {cases}}}\n")
