@@ -492,7 +492,7 @@ static int due_is_settled(void) {
     return 1;
 }
 
-/* True when the meta tree says the truth: no copy has a block without an entry. Of the queued, the awaited are first. */
+/* True when the meta tree says the truth: no copy has a block without an entry. The awaited are first in `queued`. */
 int copy_settled(void) {
     return !copy_is_writing() && due_is_settled() &&
            (list_empty(&queued) || must_wait(list_entry(queued.next, struct copy, link))) &&
