@@ -22,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEP_COUNT = 14, STALL_S = 60, NEED_COUNT_MAX = 150, COMMIT_COUNT = 6, ROUND_COUNT = 40 };
+enum { STEP_COUNT = 14, STALL_S = 60, NEED_COUNT_MAX = 150, COMMIT_COUNT = 6, ROUND_COUNT = 160 };
 enum kind { KIND_FLIP, KIND_ZERO, KIND_EXCHANGE, KIND_COUNT };
 
 static uint64_t life_seed;
