@@ -100,7 +100,7 @@ static int own_busy_count(void) {
 
 static int make_page(struct fill_fetch *own) {
     if (own->fetch.page == NULL)
-        own->fetch.page = store.env->page_alloc(0);
+        own->fetch.page = cache_page_alloc();
     return own->fetch.page != NULL;
 }
 
@@ -299,10 +299,12 @@ int store_fill(unsigned budget) {
         others_come_first(now))
         return 0;
     tell_at_times(now);
-    for (; budget > 0; budget--)
-        if (!fill_step())
-            return fetch_is_ready();
-    return 1;
+    unsigned left = budget;
+    while (left > 0 && fill_step())
+        left--;
+    if (fill.walking)
+        fill.retry_ns = now + RETRY_NS; /* it may wait for memory, which nobody tells */
+    return left < budget || fetch_is_ready(); /* what has been kept is to be written */
 }
 
 /* All that was missing has come, or near is complete. */
@@ -312,6 +314,5 @@ int fill_waits_for_root(void) {
 
 /* When it wants to be called again; what is past: no need. */
 uint64_t fill_retry_ns(void) {
-    uint64_t retry_ns = fill.walking ? 0 : fill.retry_ns;
-    return !fill.known || store.complete ? 0 : retry_ns > fill.hold_ns ? retry_ns : fill.hold_ns;
+    return !fill.known || store.complete ? 0 : fill.retry_ns > fill.hold_ns ? fill.retry_ns : fill.hold_ns;
 }

@@ -16,6 +16,7 @@
 #include "store/internal.h" /* for greedy and next: alloc_next alone is set behind the store's back */
 
 enum { DISK_COUNT = 4, STAGED_MAX = 1 << 16, SECTOR_BYTES = 512 };
+enum { FILL_BUDGET = 64 }; /* a walk ends and another one begins in the same call, not by chance only */
 
 /* --- memory --- */
 
@@ -295,6 +296,18 @@ _Noreturn void panic(const char *template, ...) {
     abort();
 }
 
+/*
+ * Nobody has to type: where nothing is on its way and no root waits to be written, a store that is not done has said
+ * when it wants to be called again.
+ */
+static void check_wakes(int more) {
+    int is_done = !is_filling || !fill_is_known() || store.complete || store.broken || copy_is_full();
+    if (more || pending_count != 0 || is_cut() || store_wait_ns() != UINT64_MAX)
+        return;
+    if (store_commit_running() || fetch_count() != 0 || (!is_done && !store_has_unsaved_copies()))
+        panic("nothing is on its way, and the store waits for no time");
+}
+
 /* --- pages with contents that tell themselves apart --- */
 
 static void fill(uint64_t *page, uint64_t value) {
@@ -377,7 +390,7 @@ static int run_commit(uint64_t generation) {
             store.alloc_next = RING_FIRST_BLOCK + random_word() % (unsigned)greedy;
         int more = store_work(1 + random_word() % 20);
         if (!more && is_filling)
-            store_fill(4);
+            more = store_fill(FILL_BUDGET);
         int completed = random_word() % 4 != 0 ? complete_one() : 0;
         idle_rounds = more || completed || pending_count != 0 ? 0 : idle_rounds + 1;
         time_ns += 1000000;
@@ -401,8 +414,9 @@ static int wait_step(unsigned *rounds) {
     time_ns += 1000000;
     int more = store_work(4);
     if (!more && is_filling)
-        store_fill(4);
+        more = store_fill(FILL_BUDGET);
     more |= complete_one();
+    check_wakes(more);
     *rounds = more || pending_count != 0 ? 0 : *rounds + 1;
     return *rounds < 100000 && !is_cut();
 }
@@ -694,9 +708,8 @@ static void cmd_fill(uint64_t rounds) {
     is_filling = 1;
     for (uint64_t i = 0; i < rounds && !is_cut(); i++) {
         time_ns += 1000000;
-        if (!store_work(4))
-            store_fill(4);
-        complete_one();
+        int more = store_work(4) || store_fill(FILL_BUDGET);
+        check_wakes(complete_one() || more);
     }
     answer(0, "%d", store_has_unsaved_copies());
 }

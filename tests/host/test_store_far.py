@@ -287,6 +287,21 @@ def test_without_its_kernel_near_is_not_complete(start: Start, far: Far) -> None
     read_all(host)
 
 
+def test_the_last_page_comes_alone(start: Start, far: Far) -> None:
+    """The resume list, which is walked last, while all else is durable: its copy is written though nobody calls.
+
+    That is for the harness to see, here as everywhere (check_wakes).
+    """
+    host = adopt(start, far)
+    read_all(host)
+    settle(host)
+    host("crash")  # it may have come with its neighbours
+    assert host("open") == "7"
+    host("set delay_ms 1 20")
+    fill(host)
+    read_all_without_far(host)
+
+
 def cut_a_commit(host: Host, steps: int, seed: int) -> None:
     """A power cut that many steps into a commit; the next life begins, with other chances, from a sound image."""
     host("commit 0", steps)
