@@ -8,8 +8,8 @@ and kept running (`revenant run --console pty --keep`), so that --kill may end i
 middle of some: the output must be as if nothing had been. What is not run is in skips.toml: a test that skips itself
 and is not there fails. A first, generated test bounds the heap and writes the files that others need.
 Folders with tests of time run by the machine's own clock (QEMU's -icount: an instruction takes 1 ns): margins of
-milliseconds do not fail by what else the host does while a program runs. Idle time takes its time: if it took none, each
-wait for the disk would be a leap to the next timer. --pty's machine has the clock that it has.
+milliseconds do not fail by what else the host does while a program runs. Idle time takes its time: if it took none,
+each wait for the disk would be a leap to the next timer. --pty's machine has the clock that it has.
 Exit: 0 all passed, 1 some failed, 2 the suite could not run. Called by: test_suite.py, `make conformance`.
 """
 
