@@ -33,12 +33,13 @@ import pexpect
 import pytest
 from revenant import genesis
 from revenant.check import Checker, check_store
+from revenant.far_store import open_fars
 from revenant.format import BLOCK_SIZE
 from revenant.genesis import HEAP_START
 from revenant.machine import Machine
 from revenant.publish import publish_image
 from revenant.script import paste, wait_for_prompt
-from revenant.store import Store, open_fars
+from revenant.store import Store
 
 Start = Callable[..., Machine]
 Serve = Callable[..., Any]

@@ -18,11 +18,12 @@ import pytest
 from revenant import genesis
 from revenant.check import Checker, check_store
 from revenant.errors import StoreError
+from revenant.far_store import open_fars
 from revenant.format import FORMAT_VERSION, FORMAT_VERSION_MAX, HEADER_BLOCK, HEADER_COPY_BLOCK, Header, Root, RootFlag
 from revenant.machine import EXIT_REFUSED, PROMPT, Machine
 from revenant.qemu import Boot
 from revenant.record import RECORD_VERSION
-from revenant.store import Store, open_fars
+from revenant.store import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., Machine]

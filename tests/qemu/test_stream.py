@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from revenant.check import Checker, check_store
+from revenant.far_store import open_fars
 from revenant.firmware import BEHIND_RING_BLOCK, BEHIND_RING_COUNT
 from revenant.format import BLOCK_SIZE, RING_FIRST_BLOCK, SPACE_SHARES, Root, RootFlag
 from revenant.keys import public_bytes
@@ -24,7 +25,7 @@ from revenant.publish import Copy, copy_generation, publish_image
 from revenant.pytest_plugin import FarStore
 from revenant.qemu import Boot
 from revenant.script import wait_for_prompt
-from revenant.store import Store, Tree, open_fars
+from revenant.store import Store, Tree
 from revenant.trust import key_name
 
 Start = Callable[..., Machine]

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from revenant.check import check_store
+from revenant.far_store import open_fars
 from revenant.machine import Machine
 from revenant.qemu import Boot, Retention
 from revenant.script import wait_for_prompt
-from revenant.store import Store, open_fars
+from revenant.store import Store
 
 Start = Callable[..., Machine]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -12,8 +12,9 @@ import pytest
 from revenant import far_store
 from revenant.check import check_store
 from revenant.errors import RevenantError, StoreError
+from revenant.far_store import open_fars
 from revenant.publish import publish_image
-from revenant.store import Store, open_fars
+from revenant.store import Store
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from revenant.check import Checker, check_store
 from revenant.errors import StoreError
+from revenant.far_store import open_fars
 from revenant.format import SPACE_SHARES, PageKey, RootFlag
 from revenant.publish import Copy, copy_generation, load_compressor, publish_image
-from revenant.store import Store, Tree, open_fars
+from revenant.store import Store, Tree
 from revenant.trust import KEY_PREFIX, is_trusted, parse_trust
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "host"))

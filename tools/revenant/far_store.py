@@ -2,7 +2,7 @@
 
 Promise: every block is verified by store.py, against the hash that led to it: what a server says is not believed.
 It is asked for a MiB at a time, and each only once. One that is away is named, with what helps.
-Used by: store.py (open_fars), for commands that look into images; firmware.py (before a start).
+Used by: commands that look into images (open_fars); firmware.py (before a start).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import subprocess
 import tempfile
 import weakref
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 from revenant import nbd
 from revenant.errors import MachineError, StoreError
 from revenant.format import BLOCK_SIZE
-from revenant.qemu import far_blockdev, is_nbd, is_web
+from revenant.qemu import far_blockdev, is_file, is_nbd, is_web
 from revenant.store import Store
 
 QEMU_IMG = "qemu-img"
@@ -102,3 +103,11 @@ class RemoteStore(Store):
     def _pread(self, block: int, size: int) -> bytes:
         number, index = divmod(block, RUN_BLOCK_COUNT)
         return self._run(number)[index * BLOCK_SIZE :][:size]
+
+
+def open_fars(places: Sequence[Path | str]) -> list[Store]:
+    """Far images, files or URIs, as stores; they in turn know each other."""
+    fars = [Store(Path(place)) if is_file(str(place)) else RemoteStore(str(place)) for place in places]
+    for far in fars:
+        far.fars = {other.header.store_id: other for other in fars if other is not far}
+    return fars

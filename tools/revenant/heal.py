@@ -23,11 +23,12 @@ from pathlib import Path
 
 from revenant.change import Commit, edit, locked
 from revenant.errors import MachineError, RefusedError, StoreError
+from revenant.far_store import open_fars
 from revenant.format import TAG_COUNT_MAX, Generation, Root, StartFailures
 from revenant.output import say
 from revenant.qemu import is_file
 from revenant.state import read_state, retained
-from revenant.store import Store, open_fars
+from revenant.store import Store
 from revenant.travel import rollback_commit
 
 PROVEN_S = 10.0

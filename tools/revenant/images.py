@@ -15,13 +15,14 @@ import typer
 from revenant import genesis
 from revenant.check import check_store
 from revenant.errors import StoreError
+from revenant.far_store import open_fars
 from revenant.files import Addition
 from revenant.format import BLOCK_SIZE, RING_COUNT, RING_FIRST_BLOCK, GenerationFlag
 from revenant.output import in_units, print_facts, print_rows, say, working
 from revenant.publish import publish_image
 from revenant.record import RECORD_MACHINE_PAGE, MachineRecord
 from revenant.resume_list import load as load_list
-from revenant.store import Store, open_fars
+from revenant.store import Store
 from revenant.trust import key_name
 
 Image = Annotated[Path, typer.Argument(help="The image file.")]

@@ -21,6 +21,7 @@ import typer
 from elftools.common.exceptions import DWARFError, ELFError
 
 from revenant.errors import BuildError
+from revenant.far_store import open_fars
 from revenant.format import BLOCK_SIZE, SPACE_FIRST_USER, SPACE_RECORDS, SPACE_SHARES, ZERO_PAGE, Generation
 from revenant.genesis import BuildFiles
 from revenant.images import Far, Image, Json, when
@@ -38,7 +39,7 @@ from revenant.record import (
     ThreadState,
 )
 from revenant.state import NEWEST, State, named, read_state
-from revenant.store import AbsentError, Store, Tree, open_fars
+from revenant.store import AbsentError, Store, Tree
 from revenant.symbols import Symbols
 from revenant.unwind import NAMES, Unwinder
 

@@ -16,6 +16,7 @@ import typer
 
 from revenant.difference import differing_pages
 from revenant.events import Kind
+from revenant.far_store import open_fars
 from revenant.format import BLOCK_SIZE, COUNTS_PER_PAGE, META_PRESENCE, SPACE_RECORDS, SPACE_SHARES, Generation
 from revenant.images import Far, Image, flag_names, store_facts, when
 from revenant.inspection import Inspection, regions_of, text_of
@@ -23,7 +24,7 @@ from revenant.output import in_units, in_words, working
 from revenant.page import Figure, Section, layout, write_page
 from revenant.record import ProcessRecord, ProcessState
 from revenant.state import NEWEST, named, retained
-from revenant.store import Store, open_fars
+from revenant.store import Store
 from revenant.trace import Event, events_of, untraced
 
 COLUMN_COUNT = 128  # as many pages as a node of the tree has

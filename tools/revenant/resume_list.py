@@ -13,10 +13,11 @@ from pathlib import Path
 
 from revenant.change import Commit, edit, locked
 from revenant.errors import StoreError
+from revenant.far_store import open_fars
 from revenant.format import BLOCK_SIZE, NODE_FANOUT, SPACE_SHARES, PageKey
 from revenant.output import say
 from revenant.qemu import MachineConfig
-from revenant.store import Store, open_fars
+from revenant.store import Store
 
 START_S = 5.0
 """What is touched later than that after the kernel's entry is work, not the start."""

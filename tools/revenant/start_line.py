@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from revenant.errors import StoreError
+from revenant.far_store import open_fars
 from revenant.format import BLOCK_SIZE
 from revenant.record import (
     RECORD_CONSOLE_OUT_PAGE,
@@ -20,7 +21,7 @@ from revenant.record import (
     RECORD_CONSOLE_PAGE,
     ConsoleRecord,
 )
-from revenant.store import Store, open_fars
+from revenant.store import Store
 
 OUT_SIZE = RECORD_CONSOLE_OUT_PAGE_COUNT * BLOCK_SIZE
 LINE_SIZE_MAX = 256  # of kernel/proc/console.c

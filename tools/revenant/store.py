@@ -507,14 +507,3 @@ def of_newest(path: Path, look: Callable[[Store], Found], fars: Sequence[Store] 
             except StoreError:
                 if not store.is_overtaken():
                     raise
-
-
-def open_fars(places: Sequence[Path | str]) -> list[Store]:
-    """Far images, files or URIs, as stores; they in turn know each other."""
-    from revenant.far_store import RemoteStore  # here: it is a Store, too
-    from revenant.qemu import is_file
-
-    fars = [Store(Path(place)) if is_file(str(place)) else RemoteStore(str(place)) for place in places]
-    for far in fars:
-        far.fars = {other.header.store_id: other for other in fars if other is not far}
-    return fars

@@ -19,6 +19,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from revenant.events import KIND_NAMES, Kind, sentence, template_text
+from revenant.far_store import open_fars
 from revenant.format import SPACE_RECORDS
 from revenant.images import Far, Image, Json, when
 from revenant.output import say
@@ -30,7 +31,7 @@ from revenant.record import (
     TracePage,
 )
 from revenant.state import NEWEST, named, read_state
-from revenant.store import Store, of_newest, open_fars
+from revenant.store import Store, of_newest
 
 FOLLOW_PAUSE_S = 0.2
 TEXT_SIZE_MAX = 512

@@ -17,6 +17,7 @@ import typer
 from revenant.change import Commit, edit, locked
 from revenant.difference import differing_pages, summary
 from revenant.errors import StoreError
+from revenant.far_store import open_fars
 from revenant.format import (
     BLOCK_SIZE,
     SPACE_RECORDS,
@@ -34,7 +35,7 @@ from revenant.output import print_facts, print_rows, say, working
 from revenant.publish import Copy, copy_generation
 from revenant.record import RECORD_MACHINE_PAGE, ResumeReason
 from revenant.state import NEWEST, machine_record, named, retained
-from revenant.store import AbsentError, Store, open_fars
+from revenant.store import AbsentError, Store
 
 MACHINE_PAGE = PageKey(SPACE_RECORDS, RECORD_MACHINE_PAGE)
 

@@ -32,12 +32,13 @@ from revenant.crash.record import TIMEOUT_S, Recording, Steps, is_full, record
 from revenant.crash.states import Image, State, enumerate_states, windows_of
 from revenant.crash.workload import WORKLOADS
 from revenant.errors import MachineError, RevenantError
+from revenant.far_store import open_fars
 from revenant.format import BLOCK_SIZE, Root
 from revenant.images import copy_image
 from revenant.machine import Machine
 from revenant.output import print_facts, say
 from revenant.qemu import Boot, boots_by_itself
-from revenant.store import Store, open_fars
+from revenant.store import Store
 
 STEPS_AFTER_START = 3
 TROUBLE = (RevenantError, OSError, ExceptionPexpect, TransportError)
