@@ -49,6 +49,9 @@ static uint64_t started_ns; /* the clock's time then */
 
 static uint64_t machine_now_ns(void) { return mono_ns + (is_starting ? 0 : clock_ns() - started_ns); }
 
+/* When the clock was 0, which the machine's time was not yet. */
+static int64_t machine_birth_ns(void) { return (int64_t)(mono_ns - started_ns); }
+
 static void machine_timer_arm(uint64_t deadline_ns) {
     if (deadline_ns != UINT64_MAX)
         deadline_ns = deadline_ns > mono_ns ? deadline_ns - mono_ns + started_ns : 0;
@@ -297,6 +300,7 @@ static void programs_start(const struct options *options) {
         .ended = ended,
         .timer_arm = machine_timer_arm,
         .now_ns = machine_now_ns,
+        .birth_ns = machine_birth_ns,
         .wall_ns = clock_wall_ns,
         .random = entropy_read,
         .output_ready = console_output_ready,

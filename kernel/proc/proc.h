@@ -17,7 +17,8 @@ struct proc_env {
     void (*refuse)(const char *what, int status); /* ends the machine; used only by proc_resume */
     void (*ended)(int badly);        /* ends the machine: no thread is left; badly: not all with status 0 */
     void (*timer_arm)(uint64_t deadline_ns); /* of now_ns */
-    uint64_t (*now_ns)(void);        /* machine time: monotonic over all resumes */
+    uint64_t (*now_ns)(void);        /* machine time: monotonic over all resumes; stands still until programs go on */
+    int64_t (*birth_ns)(void);       /* the same when the clock of log and trace was 0, had it run then */
     uint64_t (*wall_ns)(void);
     void (*random)(void *buffer, size_t size);
     void (*output_ready)(void);      /* console: there are bytes to take */

@@ -25,7 +25,7 @@ static struct trace_page *page_begin(void) {
     machine_record_write()->trace_page_number = number;
     page->number = number;
     page->resume_count = page_resume_count = proc_resume_count;
-    page->base_mono_ns = (int64_t)(proc_env.now_ns() - age_ns);
+    page->base_mono_ns = proc_env.birth_ns();
     page->base_wall_ns = proc_env.wall_ns() - age_ns;
     page->event_count = 0;
     page->lost_count = (uint32_t)lost_count;

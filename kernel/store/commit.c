@@ -218,7 +218,8 @@ static int drain_copies(void) {
     if (!store.draining)
         copy_drain();
     store.draining = 1;
-    return copy_settled() ? PHASE_DONE : -E_AGAIN;
+    store.settled = copy_settled();
+    return store.settled ? PHASE_DONE : -E_AGAIN;
 }
 
 /* Gives one dirty node its place. */
@@ -389,7 +390,7 @@ static int finish(void) {
         cache_clean(list_entry(link, struct node, link));
     check(list_dead.first == NULL);
     list_dead.count = 0;
-    store.frozen = store.draining = store.unsaved = store.far_changed = 0;
+    store.frozen = store.settled = store.draining = store.unsaved = store.far_changed = 0;
     alloc_rested();
     store.request = NULL;
     if (after != NULL) {
@@ -431,7 +432,7 @@ static void undo(void) {
         store.complete = 0; /* also where it has just ended */
     list_drop(&list_dead);
     root_restore(&store.root);
-    store.frozen = store.draining = store.unsaved = 0;
+    store.frozen = store.settled = store.draining = store.unsaved = 0;
 }
 
 static unsigned phase_of(int (*function)(void)) {

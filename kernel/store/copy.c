@@ -461,7 +461,7 @@ static int write_step(void) {
 
 /* Moves copies on. 1: did something. */
 int copy_step(void) {
-    if (store.frozen || store.broken || rebuild_is_running())
+    if (store.settled || store.broken || rebuild_is_running())
         return 0;
     store.operation++;
     store.urgent = store.draining; /* a commit waits for them */

@@ -86,6 +86,7 @@ struct store {
     const void *wait_key;   /* set with -E_AGAIN: what it waits for, if that is a node */
     int urgent;             /* allocations may use the commit reserve */
     int draining;           /* the commit waits for the copies that it found: no other is started */
+    int settled;            /* it has them: no copy is entered, forgotten or dropped until it has ended */
     int frozen;             /* the meta tree is being written: no changes */
     int unsaved;            /* the meta tree or a boot object differs from the durable one */
     int complete;           /* no far store is needed: said by the next root */
