@@ -371,6 +371,32 @@ static struct {
     uint64_t tag_generation, untag_generation, flags, wall_ns;
 } say;
 
+/* Programs go on while a commit runs: pages of space 16, of the first so many, are wanted at any moment, and come. */
+enum { WANTED_COUNT = 16 };
+static struct {
+    int is_busy;
+    struct store_fetch fetch;
+    _Alignas(BLOCK_SIZE) uint64_t page[BLOCK_SIZE / 8];
+} wanted[WANTED_COUNT];
+static uint64_t wanted_end;
+
+static void wanted_came(struct store_fetch *fetch, int status) {
+    (void)status; /* a far store may be away */
+    *(int *)fetch->owner = 0;
+}
+
+static void want_one(void) {
+    unsigned i = random_word() % WANTED_COUNT;
+    const void *key;
+    if (wanted_end == 0 || wanted[i].is_busy)
+        return;
+    struct store_fetch *fetch = &wanted[i].fetch;
+    *fetch = (struct store_fetch){.page = wanted[i].page, .done = wanted_came, .owner = &wanted[i].is_busy};
+    if (store_lookup((struct page_key){16, random_word() % wanted_end}, &fetch->pointer, &key) == 0 &&
+        ptr_present(&fetch->pointer))
+        wanted[i].is_busy = store_fetch(fetch) == 0;
+}
+
 static int run_commit(uint64_t generation) {
     commit = (struct store_commit){.generation = generation, .wall_ns = generation * 1000, .mono_ns = generation * 10,
                                    .page_count = staged_count, .record_version = 1, .next = next_page,
@@ -388,6 +414,7 @@ static int run_commit(uint64_t generation) {
     for (unsigned round = 0; commit_result == 1 && !is_cut(); round++) {
         if (greedy) /* takes one of so many first free blocks: what is freed is used again at once, for other things */
             store.alloc_next = RING_FIRST_BLOCK + random_word() % (unsigned)greedy;
+        want_one();
         int more = store_work(1 + random_word() % 20);
         if (!more && is_filling)
             more = store_fill(FILL_BUDGET);
@@ -690,6 +717,7 @@ static void cmd_crash(void) {
     for (unsigned i = 0; i < DISK_COUNT; i++) /* the next life begins with good disks */
         disks[i].fail_reads = disks[i].fail_writes = disks[i].fail_flushes = disks[i].pass_flushes = 0;
     clear_staged();
+    memset(wanted, 0, sizeof wanted);
     cut_after = UINT64_MAX;
     answer(0, "crashed");
 }
@@ -751,6 +779,8 @@ static void cmd_set(const char *name, uint64_t index, uint64_t value) {
         page_limit = value == 0 ? SIZE_MAX : value;
     else if (strcmp(name, "starve") == 0)
         starve = value;
+    else if (strcmp(name, "wanted") == 0)
+        wanted_end = value;
     else if (strcmp(name, "dead") == 0)
         disks[index].dead = (int)value;
     else if (strcmp(name, "hangs") == 0)

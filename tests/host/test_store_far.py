@@ -938,15 +938,32 @@ def assert_copies_good(host: Host, far: Far) -> None:
             near.read(pointer, 0)
 
 
+def large_far(path: pathlib.Path) -> Far:
+    """12 MiB of pages."""
+    return write_far(path, replace(
+        CONTENTS, keys=[PageKey(16, page) for page in range(3000)], resume=[],
+        load=lambda key: page_of(1000 + key.page), boot=replace(CONTENTS.boot, kernel=page_of(90000)),
+    ))  # fmt: skip
+
+
+def test_copies_go_while_commits_run(start: Start, tmp_path: pathlib.Path) -> None:
+    """Near is full of copies, and programs want others at any moment of a commit."""
+    host = adopt(start, large_far(tmp_path / "large.img"), blocks=2048)
+    assert all(host.holds(16, page, 1000 + page) for page in range(2200))
+    host("set wanted 0 3000")
+    for turn in range(800):
+        host("puts 300", turn % 7, turn, 3)
+        host("commit 1 0")
+    assert host.holds(300, 799 % 7 + 2, 801)
+    host("set wanted 0 0")
+    settle(host)
+    assert checker.check(host.image()) == []
+
+
 def test_near_is_a_cache(start: Start, tmp_path: pathlib.Path) -> None:
     """A near of 8 MiB, a far of 12: all can be read, again and again; what is wanted often stays, and near's own."""
     rng = random.Random(1)
-    pages = {(16, page): 1000 + page for page in range(3000)}
-    far = write_far(tmp_path / "large.img", replace(
-        CONTENTS, keys=[PageKey(*key) for key in pages], resume=[],
-        load=lambda key: page_of(pages[key.space, key.page]),
-        boot=replace(CONTENTS.boot, kernel=page_of(90000)),
-    ))  # fmt: skip
+    far = large_far(tmp_path / "large.img")
     host = adopt(start, far, blocks=2048)
     host("set greedy 0 1")  # what is free is used at once
     missed = 0  # requests for pages that are wanted often
