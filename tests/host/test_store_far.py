@@ -938,7 +938,7 @@ def assert_copies_good(host: Host, far: Far) -> None:
             near.read(pointer, 0)
 
 
-def large_far(path: pathlib.Path) -> Far:
+def wide_far(path: pathlib.Path) -> Far:
     """12 MiB of pages."""
     return write_far(path, replace(
         CONTENTS, keys=[PageKey(16, page) for page in range(3000)], resume=[],
@@ -948,7 +948,7 @@ def large_far(path: pathlib.Path) -> Far:
 
 def test_copies_go_while_commits_run(start: Start, tmp_path: pathlib.Path) -> None:
     """Near is full of copies, and programs want others at any moment of a commit."""
-    host = adopt(start, large_far(tmp_path / "large.img"), blocks=2048)
+    host = adopt(start, wide_far(tmp_path / "large.img"), blocks=2048)
     assert all(host.holds(16, page, 1000 + page) for page in range(2200))
     host("set wanted 0 3000")
     for turn in range(800):
@@ -963,7 +963,7 @@ def test_copies_go_while_commits_run(start: Start, tmp_path: pathlib.Path) -> No
 def test_near_is_a_cache(start: Start, tmp_path: pathlib.Path) -> None:
     """A near of 8 MiB, a far of 12: all can be read, again and again; what is wanted often stays, and near's own."""
     rng = random.Random(1)
-    far = large_far(tmp_path / "large.img")
+    far = wide_far(tmp_path / "large.img")
     host = adopt(start, far, blocks=2048)
     host("set greedy 0 1")  # what is free is used at once
     missed = 0  # requests for pages that are wanted often
