@@ -37,17 +37,19 @@ test: build ## The whole suite, within ten minutes
 test-full: build ## The suite with its slow tests
 	$(PYTEST) -n 2 tests
 
-HOST_TESTS := $(MAKE) --no-print-directory -C tests/host/native OUT=$(abspath $(BUILD)/host) SOURCE=$(abspath $(BUILD)/src)
+# As the tests write it: what was compiled under one name for the folder is out of date under that name only.
+HOST_OUT = $(shell realpath -m --relative-to=tests/host/native $(BUILD)/host)
+HOST_TESTS = $(MAKE) --no-print-directory -C tests/host/native OUT=$(HOST_OUT) SOURCE=$(abspath $(BUILD)/src)
 STATES ?= 1000000
 SECOND ?= 100000
 SEED ?= 1
 crash-states: ## What power cuts leave of the host-built store: STATES, SECOND crashes, from SEED on
-	$(HOST_TESTS) $(abspath $(BUILD)/host/crash_states)
+	$(HOST_TESTS) $(HOST_OUT)/crash_states
 	$(BUILD)/host/crash_states --states $(STATES) --second $(SECOND) --window 1024 --seed $(SEED)
 
 FUZZ_TIME_S ?= 600
 fuzz: ## libFuzzer (clang) on the host-built store for FUZZ_TIME_S; what it finds is in build/host/fuzz
-	$(HOST_TESTS) $(abspath $(BUILD)/host/fuzz_store)
+	$(HOST_TESTS) $(HOST_OUT)/fuzz_store
 	@mkdir -p $(BUILD)/host/fuzz
 	ASAN_OPTIONS=detect_leaks=0 $(BUILD)/host/fuzz_store -max_total_time=$(FUZZ_TIME_S) -timeout=30 -max_len=200 \
 		-print_final_stats=1 -artifact_prefix=$(BUILD)/host/fuzz/failed- $(BUILD)/host/fuzz tests/corpus/store
