@@ -167,12 +167,18 @@ static uint64_t devices_waited_cycles(void) { return waited_cycles + virtqueue_w
 
 static void store_notice(const char *text) { notice("store: %s", text); }
 
+/* A node has come: not threads alone wait for one, the commit does, too. */
+static void store_wake(const void *key) {
+    proc_wake(key);
+    proc_attention();
+}
+
 static struct store_env store_env = {
     .submit = store_submit,
     .poll = disks_wait,
     .page_alloc = store_page_alloc,
     .page_free = store_page_free,
-    .wake = proc_wake,
+    .wake = store_wake,
     .now_ns = clock_ns,
     .random = entropy_read,
     .signature_valid = ed25519_valid,
